@@ -1,0 +1,365 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/mmapkv/mmapkv/codec"
+	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/mmapfile"
+)
+
+// CompactInfo tells what a compaction did.
+type CompactInfo struct {
+	Generation    uint64 // the one that it wrote
+	Before, After int64  // bytes of the log, header included
+	Keys          int64  // live keys copied or written meanwhile
+	Took          time.Duration
+}
+
+const (
+	compactFloor = 4 << 20   // dead bytes below which no compaction starts by itself
+	compactBuf   = 1 << 20   // bytes written at once
+	compactLast  = 256 << 10 // bytes that may be left to copy under the write lock
+	compactTurns = 8         // rounds of catching up before the rest is copied under the lock
+	compactGC    = 16 << 20  // length of a replaced file that is worth a garbage collection
+)
+
+// Compact rewrites the log without its dead records, as the next generation, and
+// gives the space back. Readers and writers go on; writers wait only while the
+// last few records are copied and synced. It takes as much free disk as the live
+// bytes need, and fails with ErrFull, having changed nothing, where they are not
+// to be had. Cancelling ctx, or Close, ends it early, with nothing changed.
+//
+// The old file's blocks are free once no reader of this or another process maps
+// it any more.
+func (s *Store) Compact(ctx context.Context) (CompactInfo, error) {
+	return s.nextGeneration(ctx, "compact", false)
+}
+
+// Clear removes all keys, at once and for good: the next generation is an empty
+// file. Either all keys are gone or none, after a crash too.
+func (s *Store) Clear() error {
+	_, err := s.nextGeneration(context.Background(), "clear", true)
+	return err
+}
+
+func (s *Store) nextGeneration(ctx context.Context, op string, empty bool) (info CompactInfo, err error) {
+	if _, err := s.writable(); err != nil {
+		return info, s.wrap(op, 0, err)
+	}
+	select {
+	case <-s.compact:
+		defer func() { s.compact <- struct{}{} }()
+	case <-ctx.Done():
+		return info, s.wrap(op, 0, ctx.Err())
+	case <-s.closing.Done():
+		return info, s.wrap(op, 0, ErrClosed)
+	}
+	c := &compaction{s: s, ctx: ctx, empty: empty, old: s.gen.Load()}
+	if c.old == nil {
+		return info, s.wrap(op, 0, ErrClosed)
+	}
+	start := time.Now()
+	err = c.run()
+	if err == nil {
+		info = CompactInfo{
+			Generation: c.next.header.Generation, Before: c.old.end.Load(), After: c.next.end.Load(),
+			Keys: c.next.index.keys.Load(), Took: time.Since(start),
+		}
+		s.compactions.Add(1)
+		s.opts.Logger.Info(op, "path", s.path, "generation", info.Generation, "before", info.Before, "after", info.After, "took", info.Took)
+	}
+	if hook := s.opts.Hooks.Compacted; hook != nil {
+		hook(info, err)
+	}
+	return info, s.wrap(op, 0, err)
+}
+
+// compaction is one on its way. Until the rename nothing of it shows.
+type compaction struct {
+	s     *Store
+	ctx   context.Context
+	empty bool // copy nothing: Clear
+
+	old  *generation
+	next *generation
+	temp string
+
+	from     int64 // offset in the old log up to which records have been dealt with
+	boundary int64 // end of the old log when the compaction began
+
+	buf     []byte // records to be written at off
+	off     int64  // end of what has been written of the next log
+	entered []logRecord
+}
+
+func (c *compaction) run() error {
+	c.temp = c.s.path + nextSuffix
+	os.Remove(c.temp)
+	c.from, c.boundary = crc.HeaderSize, c.old.end.Load()
+	if !c.empty {
+		if err := c.copyMost(); err != nil {
+			c.abandon()
+			return err
+		}
+	}
+	return c.takeOver()
+}
+
+// create makes the file of the next generation, with room for live bytes.
+func (c *compaction) create(revision uint64, live int64) error {
+	h := c.old.header
+	h.Generation++
+	h.GenerationCreated = time.Now().UnixNano()
+	h.BaseRevision = revision
+	f, err := c.s.createFile(c.temp, &h, max(minExtent, min(crc.HeaderSize+live, c.s.opts.MaxSize)))
+	if err != nil {
+		return err
+	}
+	c.next = newGeneration(f, h)
+	c.off = crc.HeaderSize
+	return f.InheritOwner(c.old.mapped)
+}
+
+// abandon removes what was written.
+func (c *compaction) abandon() {
+	if c.next != nil {
+		c.next.file.Close()
+		os.Remove(c.temp)
+	}
+}
+
+// copyMost copies the live records while writers go on, until little is left.
+func (c *compaction) copyMost() error {
+	if err := c.create(c.old.revision.Load(), c.old.live.Load()); err != nil {
+		return err
+	}
+	for range compactTurns {
+		end := c.old.end.Load()
+		if c.from > crc.HeaderSize && end-c.from <= compactLast {
+			break
+		}
+		if err := c.copyTo(end); err != nil {
+			return err
+		}
+	}
+	// What is synced now need not be under the lock.
+	return c.next.file.SyncFile()
+}
+
+// copyTo deals with the records of the old log up to end: it copies those that
+// are current now, for whatever replaces them lies further on; and the tombstones
+// since the compaction began, for they may delete what has been copied. A
+// transaction loses its marks, as the whole next log shows at once.
+func (c *compaction) copyTo(end int64) error {
+	cur := newCursor(c.old, end, false).now()
+	cur.scan.off = c.from
+	cur.scan.revision = 0
+	progress := c.s.newProgress("compact", end)
+	for {
+		items, err := cur.next()
+		if err != nil {
+			return c.s.wrap("compact", cur.scan.off, err)
+		}
+		if len(items) == 0 {
+			break
+		}
+		if err := errors.Join(c.ctx.Err(), context.Cause(c.s.closing)); err != nil {
+			return err
+		}
+		for i := range items {
+			it := &items[i]
+			tombstone := it.entry.Kind == codec.Delete && it.off >= c.boundary
+			if tombstone || it.live && !c.s.clock.expired(it.entry.Expiry) {
+				if err := c.copyRecord(it); err != nil {
+					return err
+				}
+			}
+		}
+		progress.at(cur.scan.off)
+		runtime.KeepAlive(c.old)
+	}
+	c.from = end
+	return c.flush()
+}
+
+// copyRecord appends the record of it, resealed for its new place.
+func (c *compaction) copyRecord(it *item) error {
+	n := it.entry.Size()
+	size := crc.RecordSize(n)
+	if int64(len(c.buf))+size > compactBuf {
+		if err := c.flush(); err != nil {
+			return err
+		}
+	}
+	if size > compactBuf {
+		return c.copyLarge(it, size)
+	}
+	at := len(c.buf)
+	c.buf = append(c.buf, make([]byte, size)...)
+	rec := c.buf[at:]
+	codec.Append(rec[crc.FrameSize:crc.FrameSize], &it.entry)
+	off := c.off + int64(at)
+	crc.Seal(rec, n, 0, c.next.header.Salt, off)
+	c.entered = append(c.entered, logRecord{off: off, size: size, entry: it.entry})
+	return nil
+}
+
+// copyLarge copies a record that is larger than the buffer, which is empty, by
+// way of the mapping.
+func (c *compaction) copyLarge(it *item, size int64) (err error) {
+	if err := c.reserve(size); err != nil {
+		return err
+	}
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(c.next.mapped, &err)
+	c.next.encode(&it.entry, c.off, 0)
+	c.entered = append(c.entered, logRecord{off: c.off, size: size, entry: it.entry})
+	c.off += size
+	return c.enter()
+}
+
+// reserve makes the next file long enough for n more bytes.
+func (c *compaction) reserve(n int64) error {
+	return c.s.grow(c.next, c.off, n)
+}
+
+// flush writes the buffer and enters its records into the next index.
+func (c *compaction) flush() error {
+	if len(c.buf) == 0 {
+		return nil
+	}
+	if err := c.reserve(int64(len(c.buf))); err != nil {
+		return err
+	}
+	if _, err := c.next.file.WriteAt(c.buf, c.off); err != nil {
+		return err
+	}
+	c.off += int64(len(c.buf))
+	c.buf = c.buf[:0]
+	return c.enter()
+}
+
+// enter brings the next index up to date with what has been written.
+func (c *compaction) enter() (err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(c.next.mapped, &err)
+	ix := c.next.index
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	for i := range c.entered {
+		r := &c.entered[i]
+		if err := c.next.enter(&r.entry, ix.hash.sum(r.entry.Key), r.off, r.size); err != nil {
+			return err
+		}
+	}
+	clear(c.entered)
+	c.entered = c.entered[:0]
+	runtime.KeepAlive(c.old)
+	return nil
+}
+
+// takeOver copies the rest under the write lock and puts the next generation in
+// the place of the old one.
+func (c *compaction) takeOver() error {
+	s := c.s
+	s.mu.Lock()
+	s.sync.lead(0)
+	durable, err := c.replace()
+	s.mu.Unlock()
+	if err == nil {
+		// Until the directory is synced, a power cut may bring the old file back. It
+		// has all that was durable; what becomes durable in the new one waits here,
+		// for the lead.
+		if err = mmapfile.SyncDir(filepath.Dir(s.path)); err != nil {
+			durable, err = 0, s.setPoison(err)
+		}
+	}
+	s.sync.leave(durable)
+	if s.gen.Load() == c.old {
+		c.abandon()
+		return err
+	}
+	length := c.old.file.Size()
+	c.old.letGo(false)
+	if length >= compactGC {
+		go runtime.GC() // its blocks are free once it is unmapped
+	}
+	return err
+}
+
+// replace makes the next generation whole and durable and renames it over the
+// old one. The caller holds mu and leads.
+func (c *compaction) replace() (durable uint64, err error) {
+	s, revision := c.s, c.old.revision.Load()
+	if _, err := s.writable(); err != nil {
+		return 0, err
+	}
+	if c.empty {
+		revision++ // to clear is a mutation
+		err = c.create(revision, 0)
+	} else {
+		err = c.copyTo(c.old.end.Load())
+	}
+	if err != nil {
+		return 0, err
+	}
+	if err := c.finish(revision); err != nil {
+		return 0, err
+	}
+	// A crash here leaves the old generation and a file to be removed.
+	if err := os.Rename(c.temp, s.path); err != nil {
+		return 0, err
+	}
+	// A crash here leaves one of the two, either of which has all that is durable.
+	s.gen.Store(c.next)
+	c.old.supersede()
+	return revision, nil
+}
+
+// finish publishes the log of the next generation, whose path nobody knows yet,
+// and makes it durable.
+func (c *compaction) finish(revision uint64) (err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(c.next.mapped, &err)
+	c.next.publish(c.off, revision)
+	if err := c.s.mark(c.next, c.off, revision); err != nil {
+		return err
+	}
+	c.next.marksSynced = c.next.marks
+	return c.next.file.SyncFile()
+}
+
+// supersede tells the followers of g to open the path again. A fault in it is
+// theirs alone.
+func (g *generation) supersede() (err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+	g.tailWord().Or(crc.Superseded)
+	return nil
+}
+
+// compactIfDue starts a compaction in the background if enough is dead.
+func (s *Store) compactIfDue(g *generation) {
+	dead := g.dead()
+	if s.opts.CompactAt < 0 || dead < s.compactFrom.Load() || float64(dead) < s.opts.CompactAt*float64(g.end.Load()) {
+		return
+	}
+	if !s.compactKicked.CompareAndSwap(false, true) {
+		return
+	}
+	s.spawn(func() {
+		defer s.compactKicked.Store(false)
+		_, err := s.Compact(s.closing)
+		s.compactFrom.Store(compactFloor)
+		if err != nil && s.closing.Err() == nil {
+			s.compactFrom.Store(2 * dead) // not again at each write
+			s.opts.Logger.Warn("compaction failed", "path", s.path, "err", err)
+		}
+	})
+}

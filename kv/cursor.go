@@ -1,0 +1,81 @@
+package kv
+
+import (
+	"runtime"
+
+	"github.com/mmapkv/mmapkv/codec"
+	"github.com/mmapkv/mmapkv/mmapfile"
+)
+
+// cursor walks the published log of a generation in order, and tells of each
+// record whether it is its key's current one. It asks the index in batches, so
+// that the cache misses overlap.
+type cursor struct {
+	g    *generation
+	scan scanner
+	want func(*codec.Entry) bool // nil: all; others are not looked up
+	live func(h uint64, key []byte, off int64) bool
+	hint func(h uint64)
+
+	batch []item
+}
+
+type item struct {
+	logRecord
+	hash uint64
+	live bool
+}
+
+const cursorBatch = 64
+
+// newCursor walks from the first record to end. Unless trusted, it checks the
+// sum of each record.
+func newCursor(g *generation, end int64, trusted bool) *cursor {
+	log := g.bytes()
+	c := &cursor{g: g, scan: newScanner(g, log[:end]), batch: make([]item, 0, cursorBatch)}
+	c.scan.trusted = trusted
+	return c
+}
+
+// at makes the cursor tell which records were current in a snapshot.
+func (c *cursor) at(snap *snapshot) *cursor {
+	c.live = snap.holds
+	c.hint = func(uint64) {}
+	return c
+}
+
+// now makes the cursor tell which records are current when it comes to them.
+func (c *cursor) now() *cursor {
+	c.live = func(h uint64, key []byte, off int64) bool { return c.g.index.find(h, key) == off }
+	c.hint = func(h uint64) { c.g.index.hint(h) }
+	return c
+}
+
+// next returns the next records, none at the end. They alias the mapping. An
+// error is why the record at scan.off cannot be read.
+func (c *cursor) next() (items []item, err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(c.g.mapped, &err)
+	c.batch = c.batch[:0]
+	for len(c.batch) < cursorBatch && c.scan.off < int64(len(c.scan.log)) {
+		r, err := c.scan.next()
+		if err != nil {
+			if len(c.batch) > 0 {
+				break // first those that could be read
+			}
+			return nil, err
+		}
+		it := item{logRecord: r}
+		if c.want == nil || c.want(&r.entry) {
+			it.hash = c.g.index.hash.sum(r.entry.Key)
+			c.hint(it.hash)
+			c.batch = append(c.batch, it)
+		}
+	}
+	for i := range c.batch {
+		it := &c.batch[i]
+		it.live = it.entry.Kind == codec.Put && c.live(it.hash, it.entry.Key, it.off)
+	}
+	runtime.KeepAlive(c.g)
+	return c.batch, nil
+}

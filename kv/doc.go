@@ -1,0 +1,36 @@
+// Package kv is a persistent map: keys and values are bytes, reads come straight
+// from a memory-mapped file, and what was written is still there after the
+// process dies, or after a power cut, as the durability that was asked for says.
+//
+//	store, err := kv.Open("settings.mmkv", nil)
+//	if err != nil { ... }
+//	defer store.Close()
+//	err = store.Put([]byte("greeting"), []byte("hello"))
+//	value, err := store.Get([]byte("greeting"))
+//
+// A store is one file. Everything beside it (NAME.next, NAME.new-*) is left over
+// from an operation that was cut off, and may be deleted while nobody has the
+// store open.
+//
+// # Reading and writing
+//
+// All methods of Store may be called from any number of goroutines. Get, View,
+// Has and GetMany take no lock and wait for nobody, whatever writers, growth and
+// compaction do. Writes take turns. Put, Delete, Compute, CompareAndSwap and
+// Update are atomic. Slices given to the store may be used again at once; slices
+// that Get returns belong to the caller; slices that View, GetMany and Iter pass
+// to a function are the file's own bytes, valid until that function returns.
+//
+// # Durability
+//
+// A write that returned is in the kernel's page cache: the death of the process
+// cannot undo it. Options.Durability says when it is on the device too. After an
+// unclean end, Open shows the state after some prefix of the writes, at or beyond
+// the last durability point, and never half of an Update.
+//
+// # Errors
+//
+// A miss is ErrNotFound, as it is. Any other error is an *Error, to be matched
+// with errors.Is. When a sync fails the store is poisoned: reads go on, writes
+// return ErrPoisoned, since nobody can tell what the device holds.
+package kv

@@ -1,0 +1,114 @@
+package kv
+
+import (
+	"runtime"
+
+	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/mmapfile"
+)
+
+// catchUp takes in what the writer has published since a read-only handle last
+// looked, and returns the generation to read from. Its cost is that of what is
+// new; after a compaction, that of opening the store.
+func (s *Store) catchUp(g *generation) (*generation, error) {
+	s.follow.Lock()
+	defer s.follow.Unlock()
+	if g = s.gen.Load(); g == nil {
+		return nil, ErrClosed
+	}
+	word := g.tailWord().Load()
+	if word == g.seen.Load() {
+		return g, nil // another reader was first
+	}
+	if word&crc.Superseded != 0 {
+		// A file that is still at its path was not replaced after all: a power cut
+		// undid the rename.
+		if at, err := g.file.IsAt(s.path); err != nil || !at {
+			return s.switchOver(g)
+		}
+	}
+	if err := s.takeIn(g, int64(word&^crc.Superseded)); err != nil {
+		return nil, err
+	}
+	g.seen.Store(word)
+	return g, nil
+}
+
+// switchOver opens the generation that is at the path now.
+func (s *Store) switchOver(old *generation) (*generation, error) {
+	g, err := s.openGeneration()
+	if err != nil {
+		return nil, err
+	}
+	s.gen.Store(g)
+	old.file.Close()
+	return g, nil
+}
+
+// takeIn enters the records up to end, which the writer has published.
+func (s *Store) takeIn(g *generation, end int64) (err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+	defer runtime.KeepAlive(g)
+	if end > g.file.Size() {
+		if err := g.refresh(); err != nil {
+			return err
+		}
+	}
+	log := g.bytes()
+	if end > int64(len(log)) {
+		return crc.ErrBounds
+	}
+	scan := newScanner(g, log[:end])
+	scan.off, scan.revision = g.end.Load(), g.revision.Load()
+	var run []logRecord
+	for scan.off < end {
+		r, err := scan.next()
+		if err != nil {
+			return err
+		}
+		if run = append(run, r); r.more {
+			continue
+		}
+		if err := s.applyRun(g, run, scan.off); err != nil {
+			return err
+		}
+		run = run[:0]
+	}
+	return nil
+}
+
+// applyRun enters the records of one transaction, behind a screen if they are
+// several, so that no reader of this handle sees a part of it.
+func (s *Store) applyRun(g *generation, run []logRecord, end int64) error {
+	g.index.mu.Lock()
+	defer g.index.mu.Unlock()
+	if len(run) > 1 {
+		earlier := make(before, len(run))
+		for i := range run {
+			key := run[i].entry.Key
+			earlier[string(key)] = g.index.find(g.index.hash.sum(key), key)
+		}
+		g.applying.Store(&earlier)
+		defer g.applying.Store(nil)
+	}
+	for i := range run {
+		if err := s.replayOne(g, &run[i]); err != nil {
+			return err
+		}
+	}
+	g.end.Store(end)
+	g.revision.Store(run[len(run)-1].entry.Revision)
+	return nil
+}
+
+// refresh maps what another process has added to the file.
+func (g *generation) refresh() error {
+	g.growing.Lock()
+	defer g.growing.Unlock()
+	if err := g.file.Refresh(); err != nil {
+		return err
+	}
+	g.remap()
+	return nil
+}

@@ -1,0 +1,192 @@
+package kv
+
+import (
+	"bytes"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mmapkv/mmapkv/codec"
+	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/mmapfile"
+)
+
+// file is what a generation asks of the file that holds it: the seam at which
+// tests let a disk fail. *mmapfile.File is the real one.
+type file interface {
+	Size() int64
+	Mapping() *mmapfile.Mapping
+	Grow(size int64) error
+	Refresh() error
+	Truncate(size int64) error
+	Sync(off, n int64) error
+	SyncFile() error
+	WriteAt(p []byte, off int64) (int, error)
+	Populate(off, n int64)
+	AdviseRandom(off, n int64)
+	Protect(off, n int64) error
+	TryLock(holderOff int64) error
+	IsAt(path string) (bool, error)
+	Close() error
+}
+
+// mapping resolves offsets of one file to bytes. It never changes but for growth:
+// what was readable stays readable as long as the generation is reachable.
+type mapping struct {
+	current atomic.Pointer[mmapfile.Mapping]
+}
+
+// payload returns the payload of the record at off. The record was verified when
+// it came into the index, so only the bounds are looked at.
+func (m *mapping) payload(off int64) ([]byte, bool) {
+	// Loaded after the offset was: growth is published before the records in it.
+	return crc.Payload(m.current.Load().Bytes(), off)
+}
+
+func (m *mapping) keyIs(off int64, key []byte) bool {
+	p, ok := m.payload(off)
+	if !ok {
+		return false
+	}
+	k, ok := codec.Key(p)
+	return ok && bytes.Equal(k, key)
+}
+
+// key returns the key of the record at off, which is in the index.
+func (m *mapping) key(off int64) []byte {
+	p, _ := m.payload(off)
+	k, _ := codec.Key(p)
+	return k
+}
+
+// generation is one file and what is derived from it. Readers hold on to it for
+// as long as they read: the garbage collector unmaps it after the last of them.
+type generation struct {
+	file   file
+	mapped *mmapfile.File // whose faults become errors; file itself, or what a test's file wraps
+	header crc.Header     // immutable
+	log    mapping
+	index  *index
+
+	// end is one past the last published record, and revision that record's.
+	// end is stored first: whoever loads revision and then end has an end that
+	// covers it. Written by the writer, under Store.mu and index.mu.
+	end      atomic.Int64
+	revision atomic.Uint64
+
+	live  atomic.Int64 // bytes of live records; written under Store.mu
+	count atomic.Int64 // records in the log; written under Store.mu
+
+	// applying is the transaction whose slots are being stored: until they all
+	// are, readers see the keys as they were before. nil most of the time.
+	applying atomic.Pointer[before]
+
+	synced      atomic.Int64 // bytes of the file that were synced; owned by the sync leader
+	marks       uint64       // durable marks written; owned by the sync leader
+	marksSynced uint64       // marks that are durable; owned by the sync leader
+
+	growing   sync.Mutex          // one growth at a time
+	outgrown  []*mmapfile.Mapping // guarded by growing: kept for readers that hold only the generation
+	populated int64               // guarded by growing: the pages up to it have been faulted in
+	aheadAt   atomic.Int64        // the end at which to look ahead again
+
+	seen atomic.Uint64 // tail word up to which a read-only handle has followed
+
+	missing []Range // damaged bytes that a salvage passed over; immutable after Open
+}
+
+// before maps each key of a transaction to the offset of its record before the
+// transaction, 0 for none. It is immutable.
+type before map[string]int64
+
+func newGeneration(f *mmapfile.File, h crc.Header) *generation {
+	g := &generation{file: f, mapped: f, header: h}
+	g.log.current.Store(f.Mapping())
+	g.index = newIndex(&g.log, hasher{stored: h.HashSeed})
+	g.end.Store(crc.HeaderSize)
+	g.revision.Store(h.BaseRevision)
+	g.synced.Store(crc.HeaderSize)
+	g.aheadAt.Store(f.Size() - f.Size()/4)
+	return g
+}
+
+// find returns the offset of the current record of key, or 0.
+func (g *generation) find(h uint64, key []byte) int64 {
+	off := g.index.find(h, key)
+	// A slot of a transaction can only have been seen after applying was set, so
+	// that nil here means that none or all of it was.
+	if b := g.applying.Load(); b != nil {
+		if earlier, ok := (*b)[string(key)]; ok {
+			return earlier
+		}
+	}
+	return off
+}
+
+// bytes returns the file's mapped bytes, which are valid as long as g is reachable.
+func (g *generation) bytes() []byte { return g.log.current.Load().Bytes() }
+
+// publish makes the log end at end for readers in every process.
+func (g *generation) publish(end int64, revision uint64) {
+	g.tailWord().Store(uint64(end))
+	g.end.Store(end)
+	g.revision.Store(revision)
+}
+
+// enter makes the index agree with the record of e, which is at off and takes
+// size bytes. The caller holds index.mu.
+func (g *generation) enter(e *codec.Entry, h uint64, off, size int64) (err error) {
+	var old int64
+	if e.Kind == codec.Delete {
+		old, err = g.index.remove(h, e.Key)
+	} else if old, err = g.index.put(h, e.Key, off); err == nil {
+		g.live.Add(size)
+	}
+	if old != 0 {
+		p, _ := g.log.payload(old)
+		g.live.Add(-crc.RecordSize(len(p)))
+	}
+	g.count.Add(1)
+	return err
+}
+
+// tailWord is the published tail as other processes see it.
+func (g *generation) tailWord() *atomic.Uint64 {
+	return g.log.current.Load().Word(crc.TailOff)
+}
+
+// remap takes over the mapping of a file that has grown. The caller holds
+// g.growing.
+func (g *generation) remap() {
+	m := g.file.Mapping()
+	if old := g.log.current.Swap(m); old != m {
+		g.outgrown = append(g.outgrown, old)
+	}
+}
+
+func (g *generation) dead() int64 { return g.end.Load() - crc.HeaderSize - g.live.Load() }
+
+// clock tells the time that entries are stamped with and that deadlines are
+// compared with. It never goes back: neither within a process nor behind the
+// newest stamp in the file, so that a clock set back revives nothing.
+type clock struct {
+	newest atomic.Int64 // unix seconds
+}
+
+// advance makes the clock at least t seconds.
+func (c *clock) advance(t int64) {
+	for {
+		now := c.newest.Load()
+		if t <= now || c.newest.CompareAndSwap(now, t) {
+			return
+		}
+	}
+}
+
+// expired tells whether a deadline, in unix milliseconds, has passed. 0 never does.
+func (c *clock) expired(deadline int64) bool {
+	if deadline == 0 {
+		return false
+	}
+	return deadline <= max(time.Now().UnixMilli(), c.newest.Load()*1000)
+}

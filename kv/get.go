@@ -1,0 +1,213 @@
+package kv
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/mmapkv/mmapkv/codec"
+	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/internal/invariants"
+	"github.com/mmapkv/mmapkv/mmapfile"
+)
+
+// enter begins a read: it returns the current generation, which the caller keeps
+// alive while it uses what it read. A read-only handle first takes in what the
+// writer has published since.
+func (s *Store) enter() (*generation, error) {
+	g := s.gen.Load()
+	if g == nil {
+		return nil, ErrClosed
+	}
+	if s.opts.ReadOnly && g.tailWord().Load() != g.seen.Load() {
+		return s.catchUp(g)
+	}
+	return g, nil
+}
+
+// read calls fn with the value of key, which aliases the mapping.
+func (s *Store) read(op string, key []byte, fn func(value []byte) error) error {
+	g, err := s.enter()
+	if err != nil {
+		return s.wrap(op, 0, err)
+	}
+	err = s.readGuarded(g, key, fn)
+	runtime.KeepAlive(g)
+	return s.wrapFault(op, err)
+}
+
+func (s *Store) readGuarded(g *generation, key []byte, fn func(value []byte) error) (err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+	v, err := s.valueAt(g, g.find(g.index.hash.sum(key), key))
+	if err != nil {
+		return err
+	}
+	return fn(v)
+}
+
+// wrapFault wraps err if it is a fault in the mapping. Any other error has been
+// wrapped, or is the caller's own.
+func (s *Store) wrapFault(op string, err error) error {
+	var fault *mmapfile.FaultError
+	if err != nil && errors.As(err, &fault) {
+		return s.wrap(op, fault.Off, err)
+	}
+	return err
+}
+
+// valueAt returns the value of the record at off, aliasing the mapping, or
+// ErrNotFound where off is 0 or the entry has expired.
+func (s *Store) valueAt(g *generation, off int64) ([]byte, error) {
+	if off == 0 {
+		return nil, ErrNotFound
+	}
+	if s.opts.VerifyReads {
+		log := g.bytes()
+		if _, err := crc.Verify(log, off, g.header.Salt); err != nil {
+			return nil, s.wrap("read", off, err)
+		}
+	}
+	p, _ := g.log.payload(off)
+	v, deadline, ok := codec.Value(p)
+	if !ok {
+		// The record verified when it came into the index.
+		return nil, s.wrap("read", off, errChanged)
+	}
+	if s.clock.expired(deadline) {
+		return nil, ErrNotFound
+	}
+	return v, nil
+}
+
+var errChanged = fmt.Errorf("%w: the file was changed beneath the open store", ErrCorrupt)
+
+// Get returns a copy of the value of key, which belongs to the caller, or
+// ErrNotFound. It takes no lock, waits for nobody, and allocates only the copy.
+func (s *Store) Get(key []byte) ([]byte, error) {
+	var value []byte
+	err := s.read("get", key, func(v []byte) error {
+		value = make([]byte, len(v))
+		copy(value, v)
+		return nil
+	})
+	return value, err
+}
+
+// GetAppend appends the value of key to dst and returns the extended slice, as
+// append does; or dst and ErrNotFound. It does not allocate if dst has the
+// capacity.
+func (s *Store) GetAppend(dst, key []byte) ([]byte, error) {
+	out := dst
+	err := s.read("get", key, func(v []byte) error {
+		out = append(dst, v...)
+		return nil
+	})
+	return out, err
+}
+
+// View calls fn with the value of key, without a copy, and returns what fn
+// returns; or ErrNotFound, without a call. The bytes are those of the file: they
+// are valid until fn returns and must not be changed. Builds with -race or the
+// tag invariants hand out a copy that is overwritten when fn returns, so that
+// tests find who keeps it. fn may call the store.
+//
+// A fault of the disk while fn reads the value on the goroutine that called View
+// is returned as an error; on another goroutine it ends the program. Get has no
+// such condition.
+func (s *Store) View(key []byte, fn func(value []byte) error) error {
+	return s.read("view", key, func(v []byte) error {
+		v, done := lend(v)
+		defer done()
+		return fn(v)
+	})
+}
+
+// lend returns what a callback may see of v until done is called. It is v itself
+// but for builds that check invariants.
+func lend(v []byte) (lent []byte, done func()) {
+	if !invariants.Enabled || v == nil {
+		return v, func() {}
+	}
+	c := append(make([]byte, 0, len(v)), v...)
+	return c, func() {
+		for i := range c {
+			c[i] = 0xDB
+		}
+	}
+}
+
+// Has tells whether key is present.
+func (s *Store) Has(key []byte) (bool, error) {
+	err := s.read("has", key, func([]byte) error { return nil })
+	if err == ErrNotFound {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Len returns the number of keys. Keys that have expired count until a
+// compaction leaves them behind. It is 0 after Close.
+func (s *Store) Len() int {
+	g, err := s.enter()
+	if err != nil {
+		return 0
+	}
+	return int(g.index.keys.Load())
+}
+
+// getBatch is how many lookups GetMany overlaps.
+const getBatch = 64
+
+// GetMany calls fn with the value of each key, in the order of keys, ok telling
+// whether it is present. It costs much less than a Get for each key, because the
+// cache misses of a batch overlap. Each key is read as Get would; together they
+// are no snapshot. The bytes are valid until fn returns, as with View. An error
+// of fn ends GetMany and is returned.
+func (s *Store) GetMany(keys [][]byte, fn func(i int, value []byte, ok bool) error) error {
+	g, err := s.enter()
+	if err != nil {
+		return s.wrap("get", 0, err)
+	}
+	for first := 0; first < len(keys) && err == nil; first += getBatch {
+		err = s.getBatch(g, keys[first:min(first+getBatch, len(keys))], first, fn)
+	}
+	runtime.KeepAlive(g)
+	return s.wrapFault("get", err)
+}
+
+func (s *Store) getBatch(g *generation, keys [][]byte, first int, fn func(i int, value []byte, ok bool) error) (err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+	var hashes [getBatch]uint64
+	var hints [getBatch]int64
+	// Three passes of loads that do not depend on each other: the processor has
+	// the misses of each pass under way at the same time.
+	for i, key := range keys {
+		hashes[i] = g.index.hash.sum(key)
+	}
+	for i := range keys {
+		hints[i] = g.index.hint(hashes[i])
+	}
+	touched := 0
+	for i := range keys {
+		if p, ok := g.log.payload(hints[i]); ok {
+			touched += int(p[0])
+		}
+	}
+	for i, key := range keys {
+		v, err := s.valueAt(g, g.find(hashes[i], key))
+		if err != nil && err != ErrNotFound {
+			return err
+		}
+		lent, done := lend(v)
+		callErr := fn(first+i, lent, err == nil)
+		done()
+		if callErr != nil {
+			return callErr
+		}
+	}
+	// That the sum is used keeps the loads.
+	runtime.KeepAlive(touched)
+	return nil
+}

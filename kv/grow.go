@@ -1,0 +1,122 @@
+package kv
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/mmapfile"
+)
+
+const (
+	maxExtent     = 64 << 20 // bytes: extents double from minExtent to it
+	aheadLazy     = 8 << 20  // bytes faulted in ahead of the tail
+	aheadDurable  = 1 << 20  // the same where each write is synced
+	allocateAlign = 4096
+)
+
+// extentAfter is how much a file of the given length grows by.
+func extentAfter(size int64) int64 { return min(max(size, minExtent), maxExtent) }
+
+// room sees to it that need more bytes fit behind the tail of g, and so many
+// segments into its index: after it, a write can fail no more. Almost always they
+// do, for the next extent is allocated, mapped and faulted in ahead of time. The
+// caller holds mu.
+func (s *Store) room(g *generation, need int64, segments int) error {
+	end := g.end.Load()
+	if need > g.file.Size()-end {
+		if err := s.grow(g, end, need); err != nil {
+			return err
+		}
+	}
+	if end+need > g.aheadAt.Load() {
+		g.aheadAt.Store(math.MaxInt64) // until lookAhead sets it again
+		s.spawn(func() { s.lookAhead(g) })
+	}
+	g.index.mu.Lock()
+	defer g.index.mu.Unlock()
+	return g.index.reserve(min(segments, spareSegments+len(g.index.segs)))
+}
+
+// grow makes the file long enough for need bytes behind end: by a whole extent
+// if the disk has it.
+func (s *Store) grow(g *generation, end, need int64) error {
+	g.growing.Lock()
+	defer g.growing.Unlock()
+	size := g.file.Size()
+	if need <= size-end {
+		return nil // lookAhead was first
+	}
+	if need > s.opts.MaxSize-end {
+		return fmt.Errorf("%w: the file would grow beyond Options.MaxSize, %d bytes", ErrFull, s.opts.MaxSize)
+	}
+	least := min((end+need+allocateAlign-1)&^(allocateAlign-1), s.opts.MaxSize)
+	err := s.growFile(g, max(least, min(size+extentAfter(size), s.opts.MaxSize)))
+	if errors.Is(err, mmapfile.ErrNoSpace) {
+		err = s.growFile(g, least)
+	}
+	if err == nil {
+		g.aheadAt.Store(0)
+	}
+	return err
+}
+
+// growFile grows the file to size. The caller holds g.growing.
+func (s *Store) growFile(g *generation, size int64) error {
+	from, start := g.file.Size(), time.Now()
+	err := g.file.Grow(size)
+	if err == nil {
+		g.remap()
+		s.grows.Add(1)
+		if s.opts.Durability == SyncAlways {
+			// Small folios: a sync then writes the page that changed, and not the
+			// 2 MiB around it.
+			g.file.AdviseRandom(from, size-from)
+		}
+	}
+	if hook := s.opts.Hooks.Grown; hook != nil {
+		hook(from, size, time.Since(start), err)
+	}
+	return err
+}
+
+// lookAhead allocates the next extent if the tail has come to the last quarter of
+// this one, and faults in the pages that the next writes will use.
+func (s *Store) lookAhead(g *generation) {
+	g.growing.Lock()
+	defer g.growing.Unlock()
+	if s.closing.Err() != nil || s.gen.Load() != g {
+		return
+	}
+	end := g.end.Load()
+	if size := g.file.Size(); size-end < extentAfter(size)/4 {
+		if next := min(size+extentAfter(size), s.opts.MaxSize); next > size {
+			// Where this fails the writer that needs the space will hear of it.
+			_ = s.growFile(g, next)
+		}
+		// The pages below the tail are never written again. A stray store of the
+		// host program shall fault rather than corrupt them.
+		_ = g.file.Protect(crc.HeaderSize, end-crc.HeaderSize)
+	}
+	window := int64(aheadLazy)
+	if s.opts.Durability == SyncAlways {
+		window = aheadDurable
+	}
+	size := g.file.Size()
+	from := max(g.populated, end)
+	to := min(end+window, size)
+	if to > from {
+		g.file.Populate(from, to-from)
+		g.populated = to
+	}
+	next := size - extentAfter(size)/4
+	switch {
+	case next <= end:
+		next = size // no space: grow sets it again once there is some
+	case to < size:
+		next = min(next, to-window/2)
+	}
+	g.aheadAt.Store(next)
+}

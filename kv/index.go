@@ -1,0 +1,395 @@
+package kv
+
+import (
+	"hash/maphash"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/mmapkv/mmapkv/internal/invariants"
+	"github.com/mmapkv/mmapkv/mmapfile"
+)
+
+// The index maps a key to the offset of the record that holds its newest entry.
+//
+// Terminology.
+//   - slot: 8 bytes, { tag:22 | displacement:2 | offset/8:40 }. The tag is the top
+//     22 bits of the key's hash. The key itself stands only in the record.
+//   - bucket: 8 slots, one cache line.
+//   - segment: a power of two of buckets, 512 once the index has left its first,
+//     growing segment. A key's home bucket is given by the low bits of its hash;
+//     where that is full the slot goes into one of the next three, and the
+//     displacement says how far from home it is.
+//   - directory: the top `depth` bits of the hash choose an entry, the entry names
+//     a segment. Segments split one at a time (extendible hashing), so that no
+//     Put ever waits for more than one segment to be rewritten.
+//
+// Slots hold no pointers and live outside the heap (the first, small segment
+// aside), so that a garbage collection costs the same at any number of keys.
+//
+// Why a reader needs no lock:
+//  1. A slot is one word, stored and loaded atomically; so is a directory entry.
+//  2. A hit is proved by the key in the record, never by the tag alone. Whatever
+//     segment the slot was read from, it was the key's current slot at some
+//     moment of the lookup: a segment in the directory holds current slots; a
+//     replaced segment held them until the replacement, which came after the
+//     lookup had begun; and a recycled segment is filled with current slots only.
+//  3. A miss is believed only if the directory entry, which counts its changes,
+//     and the table are still the ones that the lookup started from. Otherwise it
+//     starts again. Slots move only into fresh segments, so that a key which is
+//     there the whole time cannot be overlooked between two buckets.
+//  4. An empty slot ends a probe: a bucket with an empty slot never had a slot
+//     displaced past it. So deleting from a full bucket leaves a marker, not an
+//     empty slot; markers go when the segment is rewritten.
+const (
+	offBits   = 40
+	offMask   = 1<<offBits - 1
+	tagShift  = 64 - 22
+	dispShift = offBits
+	marker    = 1 // a deleted slot: offset 8 lies in the file header, no record is there
+
+	bucketSlots   = 8
+	maxProbe      = 4
+	segmentBits   = 12
+	segmentSlots  = 1 << segmentBits
+	smallestSlots = 64
+	maxDepth      = 22 // the tag's bits: beyond it a split could not tell two keys apart
+	chunkSegments = 1 << chunkBits
+
+	maxFileSize = 1 << (offBits + 3)
+)
+
+type index struct {
+	log  *mapping     // resolves an offset to its key
+	hash hasher       // immutable
+	keys atomic.Int64 // slots in use, overflow included
+
+	table atomic.Pointer[table]
+
+	// over takes the keys whose buckets are full though their segment is not:
+	// by chance that never happens, so somebody chose the keys. It hashes with a
+	// seed that nobody can know. nil until needed, and never nil again.
+	over atomic.Pointer[index]
+
+	mu        sync.Mutex  // excludes snapshots from changes
+	segs      []segment   // guarded by mu, by id
+	free      []uint32    // guarded by mu: segments to use again
+	epoch     uint64      // guarded by mu: of the next snapshot
+	snapshots []*snapshot // guarded by mu: those alive, oldest first
+	retired   []retired   // guarded by mu: segments that only snapshots hold
+}
+
+// segment is what the writer knows of a segment beside its slots.
+type segment struct {
+	depth uint8  // leading hash bits that all its keys share
+	used  int32  // slots in use
+	marks int32  // markers
+	epoch uint64 // of the next snapshot when it was filled: older snapshots do not see it
+}
+
+type retired struct {
+	id          uint32
+	born, until uint64 // the epochs in which it was current
+}
+
+// table is how the slots are reached. It is immutable but for the directory's
+// entries; a larger directory or one more chunk makes a new table.
+type table struct {
+	dir    []atomic.Uint64 // changes<<32 | segment id
+	shift  uint            // 64 - depth of the directory
+	mask   uint64          // buckets of a segment - 1
+	chunks []chunk
+}
+
+// chunk is the memory of chunkSegments segments.
+type chunk struct {
+	words  []uint64
+	region *mmapfile.Region // nil: words are heap memory
+}
+
+// hasher hashes keys, with a seed that is kept in the file header or with one
+// that lives as long as the process.
+type hasher struct {
+	stored uint64
+	own    maphash.Seed
+	useOwn bool
+}
+
+func (hr *hasher) sum(key []byte) uint64 {
+	if hr.useOwn {
+		return maphash.Bytes(hr.own, key)
+	}
+	// One multiplication spreads the seed over all bits; that crafted keys may
+	// collide all the same is what index.over is for.
+	hi, lo := bits.Mul64(xxhash.Sum64(key)^hr.stored, 0x9E3779B97F4A7C15)
+	return hi ^ lo
+}
+
+func newIndex(log *mapping, hr hasher) *index {
+	ix := &index{log: log, hash: hr, epoch: 1, segs: make([]segment, 1)}
+	ix.segs[0].epoch = 1
+	ix.table.Store(newTable(0, smallestSlots, []chunk{{words: make([]uint64, smallestSlots)}}))
+	return ix
+}
+
+func newTable(depth uint, slots int, chunks []chunk) *table {
+	return &table{
+		dir:    make([]atomic.Uint64, 1<<depth),
+		shift:  64 - depth,
+		mask:   uint64(slots/bucketSlots - 1),
+		chunks: chunks,
+	}
+}
+
+func (t *table) slots(entry uint64) []uint64 {
+	id := uint32(entry)
+	base := int(id%chunkSegments) << segmentBits
+	return t.chunks[id/chunkSegments].words[base : base+int(t.mask+1)*bucketSlots]
+}
+
+// find returns the offset of the record with key, whose hash is h, or 0. It
+// takes no lock and never waits.
+func (ix *index) find(h uint64, key []byte) int64 {
+	for {
+		t := ix.table.Load()
+		entry := t.dir[h>>t.shift].Load()
+		if pos, off := ix.probe(t, t.slots(entry), h, key); pos >= 0 {
+			return off
+		}
+		if over := ix.over.Load(); over != nil {
+			if off := over.find(over.hash.sum(key), key); off != 0 {
+				return off
+			}
+		}
+		if t.dir[h>>t.shift].Load() == entry && ix.table.Load() == t {
+			return 0
+		}
+	}
+}
+
+// probe looks for key in the slots of its segment: position and offset, or -1.
+func (ix *index) probe(t *table, slots []uint64, h uint64, key []byte) (int, int64) {
+	want := h >> tagShift << 2
+	for d := uint64(0); d < maxProbe; d++ {
+		at := int((h+d)&t.mask) * bucketSlots
+		bucket := (*[bucketSlots]uint64)(slots[at : at+bucketSlots])
+		empty := false
+		for i := range bucket {
+			slot := atomic.LoadUint64(&bucket[i])
+			if slot>>dispShift == want|d && slot&offMask > marker {
+				if off := int64(slot&offMask) << 3; ix.log.keyIs(off, key) {
+					return at + i, off
+				}
+			}
+			empty = empty || slot == 0
+		}
+		if empty {
+			break
+		}
+	}
+	return -1, 0
+}
+
+// hint returns the offset that the first slot with h's tag names, or 0: very
+// likely the record, to be touched ahead of find. It touches the home bucket.
+func (ix *index) hint(h uint64) int64 {
+	t := ix.table.Load()
+	slots := t.slots(t.dir[h>>t.shift].Load())
+	at := int(h&t.mask) * bucketSlots
+	bucket := (*[bucketSlots]uint64)(slots[at : at+bucketSlots])
+	for i := range bucket {
+		slot := atomic.LoadUint64(&bucket[i])
+		if slot>>dispShift == h>>tagShift<<2 && slot&offMask > marker {
+			return int64(slot&offMask) << 3
+		}
+	}
+	return 0
+}
+
+// vacancy returns the position of the first slot that h may use, and that slot's
+// displacement, or -1.
+func vacancy(slots []uint64, mask, h uint64) (int, uint64) {
+	for d := uint64(0); d < maxProbe; d++ {
+		at := int((h+d)&mask) * bucketSlots
+		for i, slot := range slots[at : at+bucketSlots] {
+			if slot <= marker {
+				return at + i, d
+			}
+		}
+	}
+	return -1, 0
+}
+
+// put makes the slot of key name off, and returns the offset that it named
+// before, or 0. It fails only for want of memory (see reserve), having changed
+// nothing. The caller holds mu.
+func (ix *index) put(h uint64, key []byte, off int64) (int64, error) {
+	if off < marker<<3 || off >= maxFileSize || off%8 != 0 {
+		panic("mmapkv: offset outside of the index's range")
+	}
+	for {
+		t, id, slots := ix.own(h)
+		if pos, old := ix.probe(t, slots, h, key); pos >= 0 {
+			atomic.StoreUint64(&slots[pos], slots[pos]&^offMask|uint64(off)>>3)
+			return old, nil
+		}
+		if over := ix.over.Load(); over != nil {
+			if oh := over.hash.sum(key); over.find(oh, key) != 0 {
+				over.mu.Lock()
+				defer over.mu.Unlock()
+				return over.put(oh, key, off)
+			}
+		}
+		if pos, d := vacancy(slots, t.mask, h); pos >= 0 {
+			ix.occupy(id, slots, pos, h>>tagShift<<tagShift|d<<dispShift|uint64(off)>>3)
+			ix.keys.Add(1)
+			return 0, nil
+		}
+		switch grown, err := ix.relieve(h); {
+		case err != nil:
+			return 0, err
+		case !grown:
+			return 0, ix.overflow(key, off)
+		}
+	}
+}
+
+// occupy stores a slot where there was none.
+func (ix *index) occupy(id uint32, slots []uint64, pos int, slot uint64) {
+	if slots[pos] == marker {
+		ix.segs[id].marks--
+	}
+	ix.segs[id].used++
+	atomic.StoreUint64(&slots[pos], slot)
+}
+
+// remove takes the slot of key away and returns the offset it named, or 0. The
+// caller holds mu.
+func (ix *index) remove(h uint64, key []byte) (int64, error) {
+	t, id, slots := ix.own(h)
+	pos, off := ix.probe(t, slots, h, key)
+	if pos < 0 {
+		over := ix.over.Load()
+		if over == nil {
+			return 0, nil
+		}
+		over.mu.Lock()
+		defer over.mu.Unlock()
+		off, err := over.remove(over.hash.sum(key), key)
+		if off != 0 {
+			ix.keys.Add(-1)
+		}
+		return off, err
+	}
+	left := uint64(marker)
+	bucket := pos / bucketSlots * bucketSlots
+	for _, slot := range slots[bucket : bucket+bucketSlots] {
+		if slot == 0 {
+			left = 0
+		}
+	}
+	atomic.StoreUint64(&slots[pos], left)
+	ix.keys.Add(-1)
+	ix.segs[id].used--
+	if left == marker {
+		ix.segs[id].marks++
+		if int(ix.segs[id].marks) > len(slots)/4 {
+			return off, ix.rewrite(h, false)
+		}
+	}
+	return off, nil
+}
+
+// overflow puts a key that is in no slot yet into the overflow index.
+func (ix *index) overflow(key []byte, off int64) error {
+	over := ix.over.Load()
+	if over == nil {
+		over = newIndex(ix.log, hasher{own: maphash.MakeSeed(), useOwn: true})
+		ix.over.Store(over)
+	}
+	over.mu.Lock()
+	defer over.mu.Unlock()
+	if _, err := over.put(over.hash.sum(key), key, off); err != nil {
+		return err
+	}
+	ix.keys.Add(1)
+	return nil
+}
+
+// bytes returns the memory that the slots take, in use or set aside for the
+// next segments.
+func (ix *index) bytes() int64 {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	t := ix.table.Load()
+	n := int64(len(ix.segs))*int64(t.mask+1)*bucketSlots*8 + int64(len(t.dir))*8
+	if over := ix.over.Load(); over != nil {
+		n += over.bytes()
+	}
+	return n
+}
+
+// check compares the index with itself and returns what does not fit. The
+// caller holds mu.
+func (ix *index) check() (violations []string) {
+	t := ix.table.Load()
+	dirDepth := uint8(64 - t.shift)
+	seen := make(map[uint32]bool)
+	total := int64(0)
+	for i := range t.dir {
+		entry := t.dir[i].Load()
+		id := uint32(entry)
+		if seen[id] {
+			continue
+		}
+		seen[id] = true
+		seg := ix.segs[id]
+		slots := t.slots(entry)
+		used, marks := int32(0), int32(0)
+		for pos, slot := range slots {
+			switch {
+			case slot == marker:
+				marks++
+			case slot != 0:
+				used++
+				d := slot >> dispShift & 3
+				if slot>>(64-seg.depth) != uint64(i)>>(dirDepth-seg.depth) {
+					violations = append(violations, "a slot lies in the segment of another hash prefix")
+				}
+				for back := uint64(1); back <= d; back++ {
+					at := int((uint64(pos/bucketSlots)-back)&t.mask) * bucketSlots
+					for _, s := range slots[at : at+bucketSlots] {
+						if s == 0 {
+							violations = append(violations, "a slot was displaced past a bucket with an empty slot")
+						}
+					}
+				}
+			}
+		}
+		if used != seg.used || marks != seg.marks {
+			violations = append(violations, "a segment counts its slots wrongly")
+		}
+		total += int64(used)
+	}
+	if over := ix.over.Load(); over != nil {
+		over.mu.Lock()
+		violations = append(violations, over.check()...)
+		over.mu.Unlock()
+		total += over.keys.Load()
+	}
+	if total != ix.keys.Load() {
+		violations = append(violations, "the index counts its keys wrongly")
+	}
+	return violations
+}
+
+// mustHold panics on what check finds, in builds that check invariants.
+func (ix *index) mustHold() {
+	if invariants.Enabled {
+		if v := ix.check(); len(v) > 0 {
+			panic("mmapkv: index: " + v[0])
+		}
+	}
+}

@@ -1,0 +1,166 @@
+package kv
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"iter"
+	"runtime"
+	"time"
+
+	"github.com/mmapkv/mmapkv/codec"
+)
+
+// Iter is a consistent snapshot of a store, for one loop.
+type Iter struct {
+	s      *Store
+	prefix []byte
+	view   *view
+	err    error
+}
+
+// view is a store as it was at one moment.
+type view struct {
+	g                 *generation
+	snap              *snapshot
+	end               int64
+	revision          uint64
+	keys, live, count int64
+}
+
+func (s *Store) view() (*view, error) {
+	g, err := s.enter()
+	if err != nil {
+		return nil, err
+	}
+	g.index.mu.Lock()
+	defer g.index.mu.Unlock()
+	return &view{
+		g: g, snap: g.index.snapshot(), end: g.end.Load(), revision: g.revision.Load(),
+		keys: g.index.keys.Load(), live: g.live.Load(), count: g.count.Load(),
+	}, nil
+}
+
+// Iter returns the entries whose key begins with prefix (nil: all) as they are
+// now, whatever is written meanwhile. Writers go on: while the loop lasts, each
+// segment of the index that they change is copied once. The snapshot ends with
+// the loop, or when the Iter is garbage.
+func (s *Store) Iter(prefix []byte) *Iter {
+	it := &Iter{s: s, prefix: bytes.Clone(prefix)}
+	v, err := s.view()
+	if err != nil {
+		it.err = s.wrap("iterate", 0, err)
+		return it
+	}
+	it.view = v
+	runtime.AddCleanup(it, (*snapshot).release, v.snap)
+	return it
+}
+
+// All yields key and value of each entry, in the order in which they were last
+// written. Both are valid until the loop's body ends, like the bytes of View, and
+// must not be changed. The body may use the store. A second loop over the same
+// Iter yields nothing. The cost is that of reading the log once.
+func (it *Iter) All() iter.Seq2[[]byte, []byte] {
+	return func(yield func(key, value []byte) bool) {
+		v := it.view
+		it.view = nil
+		if v == nil {
+			if it.err == nil {
+				it.err = it.s.wrap("iterate", 0, ErrClosed)
+			}
+			return
+		}
+		defer v.snap.release()
+		cur := newCursor(v.g, v.end, true).at(v.snap)
+		cur.want = func(e *codec.Entry) bool { return e.Kind == codec.Put && bytes.HasPrefix(e.Key, it.prefix) }
+		for {
+			items, err := cur.next()
+			if err == nil && v.snap.isBroken() {
+				err = fmt.Errorf("%w: no memory to keep the snapshot", ErrFull)
+			}
+			if err != nil {
+				it.err = it.s.wrap("iterate", cur.scan.off, err)
+				return
+			}
+			if len(items) == 0 {
+				return
+			}
+			for i := range items {
+				if e := &items[i].entry; items[i].live && !it.s.clock.expired(e.Expiry) && !it.yield(e, yield) {
+					return
+				}
+			}
+			runtime.KeepAlive(v.g)
+		}
+	}
+}
+
+func (it *Iter) yield(e *codec.Entry, yield func(key, value []byte) bool) bool {
+	key, keyDone := lend(e.Key)
+	defer keyDone()
+	value, valueDone := lend(e.Value)
+	defer valueDone()
+	return yield(key, value)
+}
+
+// Err returns why the loop ended early, or nil.
+func (it *Iter) Err() error { return it.err }
+
+// Record is a record of the log, as Records tells of it.
+type Record struct {
+	Off, Len int64 // bytes from the start of the file; frame and padding included
+	Key      []byte
+	Value    []byte
+	Revision uint64
+	Written  time.Time // to the second or so
+	Expiry   time.Time // zero: never
+	Deleted  bool      // a tombstone
+	More     bool      // the next record belongs to the same transaction
+	Live     bool      // the key's current entry, expired or not
+}
+
+// Records yields every record of the log in order, the dead ones too, as of now:
+// the history that has not been compacted away. Key and Value are valid until
+// the loop's body ends. An error ends the loop.
+func (s *Store) Records(ctx context.Context) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		v, err := s.view()
+		if err != nil {
+			yield(Record{}, s.wrap("scan", 0, err))
+			return
+		}
+		defer v.snap.release()
+		cur := newCursor(v.g, v.end, true).at(v.snap)
+		for {
+			items, err := cur.next()
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err != nil {
+				yield(Record{}, s.wrap("scan", cur.scan.off, err))
+				return
+			}
+			if len(items) == 0 {
+				return
+			}
+			for i := range items {
+				if !yield(items[i].record(), nil) {
+					return
+				}
+			}
+			runtime.KeepAlive(v.g)
+		}
+	}
+}
+
+func (it *item) record() Record {
+	r := Record{
+		Off: it.off, Len: it.size, Key: it.entry.Key, Value: it.entry.Value, Revision: it.entry.Revision,
+		Written: time.Unix(it.entry.Written, 0), Deleted: it.entry.Kind == codec.Delete, More: it.more, Live: it.live,
+	}
+	if it.entry.Expiry != 0 {
+		r.Expiry = time.UnixMilli(it.entry.Expiry)
+	}
+	return r
+}

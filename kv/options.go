@@ -1,0 +1,143 @@
+package kv
+
+import (
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"time"
+)
+
+// Limits. Going over one is ErrTooLarge, and nothing has changed.
+const (
+	MaxKeySize   = 64 << 10 // bytes of a key
+	MaxValueSize = 1 << 30  // bytes of a value
+	MaxTxSize    = 1 << 30  // bytes of all keys and values of one transaction
+)
+
+// Durability says when a write reaches its durability point, after which it
+// survives a power cut. Whatever the choice, a write that returned survives the
+// death of the process.
+type Durability int
+
+const (
+	// SyncPeriodic syncs in the background: a write is durable at the latest
+	// SyncEvery after it returned, or once SyncBytes more have been written.
+	SyncPeriodic Durability = iota
+	// SyncAlways makes each write return after its durability point. Writers
+	// that wait at the same time share one sync.
+	SyncAlways
+	// SyncManual leaves it to Sync and Close.
+	SyncManual
+)
+
+func (d Durability) String() string {
+	switch d {
+	case SyncPeriodic:
+		return "periodic"
+	case SyncAlways:
+		return "always"
+	case SyncManual:
+		return "manual"
+	}
+	return fmt.Sprintf("Durability(%d)", int(d))
+}
+
+// Options are the settings of Open. The zero value, and nil, are right for most
+// programs. Open copies them and never writes to them.
+type Options struct {
+	// ReadOnly opens without any lock, next to a writer or not, and follows
+	// what the writer does. Mutations return ErrReadOnly.
+	ReadOnly bool
+	// Shared is for several processes that write one store. It is not there
+	// yet: Open returns an error that matches errors.ErrUnsupported.
+	Shared bool
+	// Perm are the permission bits of a new file, whatever the umask.
+	// Default 0600.
+	Perm fs.FileMode
+	// LockTimeout is how long Open waits for another writer to let go.
+	// Default 0: ErrLocked at once.
+	LockTimeout time.Duration
+	// Durability says when writes become durable. Default SyncPeriodic.
+	Durability Durability
+	// SyncEvery is the longest that a write of SyncPeriodic stays volatile, and
+	// the resolution of the time kept with each entry. Default 1 s.
+	SyncEvery time.Duration
+	// SyncBytes starts a background sync of SyncPeriodic once so many bytes
+	// have been written since the last. Default 64 MiB; negative: never.
+	SyncBytes int64
+	// MaxSize bounds the file, in bytes; at the bound writes return ErrFull.
+	// Default 0: 8 TiB, the limit of the format.
+	MaxSize int64
+	// CompactAt is the share of dead bytes in the log at which a compaction
+	// starts in the background, once at least 4 MiB are dead. Default 0.5;
+	// negative: only Compact compacts.
+	CompactAt float64
+	// Salvage opens a corrupt store all the same, read-only, with every record
+	// that verifies; Stats().Missing tells which bytes do not.
+	Salvage bool
+	// VerifyReads checks the sum of each record that a read returns, at the
+	// cost of hashing it.
+	VerifyReads bool
+	// Logger hears of recovery, compaction and failed syncs. Default: silent.
+	Logger *slog.Logger
+	// Hooks are called when something happens. Default: none.
+	Hooks *Hooks
+}
+
+// Hooks are functions that the store calls from the goroutine that did the
+// work. They must be quick, safe for concurrent use, and must not call the
+// store. Each may be nil.
+type Hooks struct {
+	// Progress tells how far a long operation ("recover", "compact", "verify")
+	// is, in bytes of the log, a few times a second at most.
+	Progress func(op string, done, total int64)
+	// Synced is called after each sync of the log.
+	Synced func(bytes int64, took time.Duration, err error)
+	// Grown is called after each growth of the file.
+	Grown func(from, to int64, took time.Duration, err error)
+	// Compacted is called after each compaction.
+	Compacted func(info CompactInfo, err error)
+}
+
+// withDefaults returns a copy in which every default is spelled out.
+func (o *Options) withDefaults() (Options, error) {
+	var c Options
+	if o != nil {
+		c = *o
+	}
+	if c.Perm == 0 {
+		c.Perm = 0o600
+	}
+	if c.SyncEvery == 0 {
+		c.SyncEvery = time.Second
+	}
+	if c.SyncBytes == 0 {
+		c.SyncBytes = 64 << 20
+	}
+	if c.MaxSize == 0 || c.MaxSize > maxFileSize {
+		c.MaxSize = maxFileSize
+	}
+	if c.CompactAt == 0 {
+		c.CompactAt = 0.5
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Hooks == nil {
+		c.Hooks = &Hooks{}
+	}
+	c.ReadOnly = c.ReadOnly || c.Salvage
+	switch {
+	case c.Durability < SyncPeriodic || c.Durability > SyncManual:
+		return c, fmt.Errorf("%w: Options.Durability is %v", fs.ErrInvalid, c.Durability)
+	case c.SyncEvery < 0:
+		return c, fmt.Errorf("%w: Options.SyncEvery is %v", fs.ErrInvalid, c.SyncEvery)
+	case c.MaxSize < minExtent:
+		return c, fmt.Errorf("%w: Options.MaxSize is %d, below the smallest store, %d", fs.ErrInvalid, c.MaxSize, minExtent)
+	case c.Perm&^fs.ModePerm != 0 || c.Perm&0o600 != 0o600:
+		return c, fmt.Errorf("%w: Options.Perm is %v: the owner must be able to read and write, and only permission bits count", fs.ErrInvalid, c.Perm)
+	case c.CompactAt >= 1 || c.CompactAt != c.CompactAt:
+		return c, fmt.Errorf("%w: Options.CompactAt is %v, not below 1", fs.ErrInvalid, c.CompactAt)
+	}
+	return c, nil
+}

@@ -1,0 +1,267 @@
+package kv
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/mmapkv/mmapkv/codec"
+	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/mmapfile"
+)
+
+// Put sets key to value. Both may be empty, and may be used again at once. When
+// Put returns nil the write survives the death of the process, and with
+// SyncAlways a power cut (see Durability).
+//
+// Errors leave everything as it was (ErrTooLarge, ErrFull, ErrReadOnly,
+// ErrClosed, ErrPoisoned), but for one: where the sync of this very write
+// failed, readers see it and nobody knows whether it will survive.
+func (s *Store) Put(key, value []byte) error {
+	return s.write("put", &codec.Entry{Key: key, Value: value}, false)
+}
+
+// PutDurable is Put that returns after the durability point, whatever the
+// store's Durability. It shares its sync with other writers that wait.
+func (s *Store) PutDurable(key, value []byte) error {
+	return s.write("put", &codec.Entry{Key: key, Value: value}, true)
+}
+
+// PutTTL is Put of an entry that is absent again ttl from now. The resolution is
+// a millisecond; a ttl of 0 or less is refused with fs.ErrInvalid. The deadline
+// is a time of day that is kept with the entry, across Close and Open too; a
+// clock set back revives nothing.
+func (s *Store) PutTTL(key, value []byte, ttl time.Duration) error {
+	deadline, err := deadlineOf(ttl)
+	if err != nil {
+		return s.wrap("put", 0, err)
+	}
+	return s.write("put", &codec.Entry{Key: key, Value: value, Expiry: deadline}, false)
+}
+
+func deadlineOf(ttl time.Duration) (int64, error) {
+	if ttl <= 0 {
+		return 0, fmt.Errorf("%w: ttl of %v", fs.ErrInvalid, ttl)
+	}
+	return time.Now().Add(ttl + time.Millisecond - 1).UnixMilli(), nil
+}
+
+// Delete removes key. To remove a key that is absent is no error and writes
+// nothing.
+func (s *Store) Delete(key []byte) error {
+	return s.write("delete", &codec.Entry{Key: key, Kind: codec.Delete}, false)
+}
+
+func checkSize(key, value []byte) error {
+	if len(key) > MaxKeySize {
+		return fmt.Errorf("%w: key of %d bytes, the limit is %d", ErrTooLarge, len(key), MaxKeySize)
+	}
+	if len(value) > MaxValueSize {
+		return fmt.Errorf("%w: value of %d bytes, the limit is %d", ErrTooLarge, len(value), MaxValueSize)
+	}
+	return nil
+}
+
+// write appends one entry and waits for its durability point, if asked.
+func (s *Store) write(op string, e *codec.Entry, durable bool) error {
+	if err := checkSize(e.Key, e.Value); err != nil {
+		return s.wrap(op, 0, err)
+	}
+	s.warm(e.Key)
+	revision, err := s.writeLocked(e)
+	return s.finish(op, revision, durable, err)
+}
+
+func (s *Store) writeLocked(e *codec.Entry) (uint64, error) {
+	g, err := s.lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	return s.appendOne(g, e)
+}
+
+// finish ends a mutation outside of the lock. revision is 0 if none was made.
+func (s *Store) finish(op string, revision uint64, durable bool, err error) error {
+	if err != nil {
+		return s.wrap(op, 0, err)
+	}
+	if revision == 0 {
+		return nil
+	}
+	if g := s.gen.Load(); g != nil {
+		s.compactIfDue(g)
+	}
+	if durable || s.opts.Durability == SyncAlways {
+		return s.wrap(op, 0, s.syncTo(revision))
+	}
+	return nil
+}
+
+// warm loads what a write of key will look at, before the lock is taken.
+func (s *Store) warm(key []byte) {
+	if g := s.gen.Load(); g != nil {
+		g.index.hint(g.index.hash.sum(key))
+	}
+}
+
+// writable returns the generation, or why nobody may write to it.
+func (s *Store) writable() (*generation, error) {
+	g := s.gen.Load()
+	switch {
+	case g == nil:
+		return nil, ErrClosed
+	case s.opts.ReadOnly:
+		return nil, ErrReadOnly
+	}
+	return g, s.poisoned()
+}
+
+// lock takes the write lock, also where it returns an error.
+func (s *Store) lock() (*generation, error) {
+	s.mu.Lock()
+	return s.writable()
+}
+
+// appendOne appends e, which it gives its revision, publishes it, and brings the
+// index up to date. A delete of an absent key is revision 0. The caller holds mu.
+func (s *Store) appendOne(g *generation, e *codec.Entry) (revision uint64, err error) {
+	defer s.poisonOnFault(&err)
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+	h := g.index.hash.sum(e.Key)
+	if e.Kind == codec.Delete && g.index.find(h, e.Key) == 0 {
+		return 0, nil
+	}
+	s.stamp(g, e, 1)
+	size := crc.RecordSize(e.Size())
+	if err := s.room(g, size, spareSegments); err != nil {
+		return 0, err
+	}
+	off := g.end.Load()
+	g.encode(e, off, 0)
+
+	g.index.mu.Lock()
+	defer g.index.mu.Unlock()
+	// A crash here leaves a whole record behind the tail: recovery finds it.
+	g.publish(off+size, e.Revision)
+	if err := g.enter(e, h, off, size); err != nil {
+		return 0, s.setPoison(err)
+	}
+	g.index.mustHold()
+	s.wrote(g)
+	return e.Revision, nil
+}
+
+// spareSegments is what one put may take: a copy for a snapshot, and two for a
+// split; and as many again in the overflow index.
+const spareSegments = 6
+
+// stamp gives e its revision, n after the newest, and the time. While nothing
+// ticks, the clock stands still.
+func (s *Store) stamp(g *generation, e *codec.Entry, n uint64) {
+	if !s.tick.armed.Load() {
+		s.clock.advance(time.Now().Unix())
+	}
+	e.Revision = g.revision.Load() + n
+	e.Written = s.clock.newest.Load()
+}
+
+// encode writes the record of e to off, where there is room. Nobody reads it
+// before it is published.
+func (g *generation) encode(e *codec.Entry, off int64, flags uint32) {
+	log := g.bytes()
+	n := e.Size()
+	rec := log[off : off+crc.RecordSize(n)]
+	codec.Append(rec[crc.FrameSize:crc.FrameSize], e)
+	crc.Seal(rec, n, flags, g.header.Salt, off)
+}
+
+// poisonOnFault poisons the store if a write met a fault in the mapping: half of
+// it may be done.
+func (s *Store) poisonOnFault(err *error) {
+	var fault *mmapfile.FaultError
+	if *err != nil && errors.As(*err, &fault) {
+		*err = s.setPoison(*err)
+	}
+}
+
+// Op is what Compute does with the key after its function returned.
+type Op int
+
+const (
+	Keep   Op = iota // leave it as it is
+	Write            // set it to the value returned
+	Remove           // delete it
+)
+
+// Compute reads key, calls fn with its value, and does what fn says, as one
+// atomic step: no other write comes between. old is valid until fn returns and
+// ok is false if key is absent. Other writers wait while fn runs; fn may read
+// the store and must not write to it. If fn panics, nothing happened.
+func (s *Store) Compute(key []byte, fn func(old []byte, ok bool) (value []byte, op Op)) error {
+	if err := checkSize(key, nil); err != nil {
+		return s.wrap("compute", 0, err)
+	}
+	revision, err := s.computeLocked(key, fn)
+	return s.finish("compute", revision, false, err)
+}
+
+func (s *Store) computeLocked(key []byte, fn func(old []byte, ok bool) ([]byte, Op)) (uint64, error) {
+	g, err := s.lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	e := &codec.Entry{Key: key}
+	op := Keep
+	call := func(old []byte, ok bool) error {
+		lent, done := lend(old)
+		defer done()
+		e.Value, op = fn(lent, ok)
+		if op == Write && len(e.Value) > 0 {
+			// What fn returns may be, or be part of, what it was lent.
+			e.Value = bytes.Clone(e.Value)
+		}
+		return nil
+	}
+	if err = s.readGuarded(g, key, func(v []byte) error { return call(v, true) }); err == ErrNotFound {
+		err = call(nil, false)
+	}
+	if err != nil {
+		return 0, err
+	}
+	switch op {
+	case Keep:
+		return 0, nil
+	case Remove:
+		e.Kind, e.Value = codec.Delete, nil
+	case Write:
+		if err := checkSize(nil, e.Value); err != nil {
+			return 0, err
+		}
+	default:
+		return 0, fmt.Errorf("%w: Op %d", fs.ErrInvalid, op)
+	}
+	return s.appendOne(g, e)
+}
+
+// CompareAndSwap sets key to new if its value is old, and tells whether it did.
+// nil stands for absent, on both sides: with a nil old the key must be absent,
+// with a nil new it is removed. An empty value is a slice of length 0 that is
+// not nil.
+func (s *Store) CompareAndSwap(key, old, new []byte) (swapped bool, err error) {
+	err = s.Compute(key, func(now []byte, ok bool) ([]byte, Op) {
+		swapped = ok == (old != nil) && bytes.Equal(now, old)
+		switch {
+		case !swapped:
+			return nil, Keep
+		case new == nil:
+			return nil, Remove
+		}
+		return new, Write
+	})
+	return swapped && err == nil, err
+}

@@ -1,0 +1,86 @@
+package kv
+
+import (
+	"errors"
+
+	"github.com/mmapkv/mmapkv/codec"
+	"github.com/mmapkv/mmapkv/crc"
+)
+
+// errOrder: a record that verifies has a revision that is not above the one
+// before it, so it is left over from another time.
+var errOrder = errors.New("revision does not ascend")
+
+// logRecord is a record that a scan has verified.
+type logRecord struct {
+	off, size int64
+	more      bool // the next record belongs to the same transaction
+	entry     codec.Entry
+}
+
+// scanner reads the records of a log in order.
+type scanner struct {
+	log      []byte // the file's bytes from 0 to where the scan ends
+	salt     uint64
+	off      int64  // of the next record
+	revision uint64 // of the last record
+
+	trusted bool    // look at no sum: the records verified when they were entered
+	missing []Range // damaged ranges to pass over
+}
+
+func newScanner(g *generation, log []byte) scanner {
+	return scanner{log: log, salt: g.header.Salt, off: crc.HeaderSize, missing: g.missing}
+}
+
+// next returns the next record. Where none verifies it returns the reason and
+// stays where it is.
+func (c *scanner) next() (r logRecord, err error) {
+	if len(c.missing) > 0 && c.missing[0].Off == c.off {
+		c.off += c.missing[0].Len
+		c.missing = c.missing[1:]
+	}
+	var rec crc.Record
+	if c.trusted {
+		rec, err = crc.Read(c.log, c.off)
+	} else {
+		rec, err = crc.Verify(c.log, c.off, c.salt)
+	}
+	if err != nil {
+		return r, err
+	}
+	if r.entry, err = codec.Decode(rec.Payload); err != nil {
+		return r, err
+	}
+	if r.entry.Revision <= c.revision {
+		return r, errOrder
+	}
+	r.off, r.size, r.more = c.off, rec.Size, rec.Flags&crc.FlagMore != 0
+	c.off += rec.Size
+	c.revision = r.entry.Revision
+	return r, nil
+}
+
+// resync moves to the next offset at which a record verifies, and tells whether
+// there is one. The sum binds each record to its file and its offset, so none is
+// found where none was written. budget bounds the bytes summed on the way, for a
+// file may be made of claims.
+func (c *scanner) resync(budget *int64) bool {
+	for off := c.off + crc.Align; off < int64(len(c.log)); off += crc.Align {
+		if !crc.Plausible(c.log, off) {
+			continue
+		}
+		if p, _ := crc.Payload(c.log, off); int64(len(p)) <= *budget {
+			*budget -= int64(len(p))
+		} else {
+			continue
+		}
+		probe := scanner{log: c.log, salt: c.salt, off: off, revision: c.revision}
+		if _, err := probe.next(); err == nil {
+			c.off = off
+			return true
+		}
+	}
+	c.off = int64(len(c.log))
+	return false
+}

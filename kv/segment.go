@@ -1,0 +1,238 @@
+package kv
+
+import (
+	"sync/atomic"
+
+	"github.com/mmapkv/mmapkv/mmapfile"
+)
+
+// This file has the ways in which slots get to another segment: copied for a
+// snapshot's sake, rewritten without markers, split, and, while the index is
+// small, moved to a segment of twice the size. The caller holds index.mu.
+
+// own returns the segment of h, free to be changed: where a living snapshot
+// shares it, a copy takes its place first.
+func (ix *index) own(h uint64) (t *table, id uint32, slots []uint64) {
+	t = ix.table.Load()
+	entry := t.dir[h>>t.shift].Load()
+	id = uint32(entry)
+	slots = t.slots(entry)
+	if n := len(ix.snapshots); n == 0 || ix.snapshots[n-1].epoch < ix.segs[id].epoch {
+		return t, id, slots
+	}
+	if t.small() {
+		t2 := newTable(0, len(slots), []chunk{{words: append([]uint64(nil), slots...)}})
+		ix.segs[0].epoch = ix.epoch
+		ix.table.Store(t2)
+		return t2, 0, t2.slots(0)
+	}
+	seg := ix.segs[id]
+	fresh, err := ix.allocate()
+	if err != nil {
+		// Without memory for a copy it is the snapshots that must give way.
+		for _, s := range ix.snapshots {
+			s.broken.Store(true)
+		}
+		ix.snapshots = nil
+		ix.reclaim()
+		return t, id, slots
+	}
+	t = ix.table.Load()
+	to := t.slots(uint64(fresh))
+	for i, slot := range slots {
+		atomic.StoreUint64(&to[i], slot)
+	}
+	ix.segs[fresh] = segment{depth: seg.depth, used: seg.used, marks: seg.marks, epoch: ix.epoch}
+	ix.point(t, h, seg.depth, fresh)
+	ix.retire(id)
+	return t, fresh, to
+}
+
+func (t *table) small() bool { return t.chunks[0].region == nil }
+
+// point makes the directory entries of all hashes that share h's first depth
+// bits name segment id.
+func (ix *index) point(t *table, h uint64, depth uint8, id uint32) {
+	width := len(t.dir) >> depth
+	first := int(h>>t.shift) &^ (width - 1)
+	for i := first; i < first+width; i++ {
+		t.dir[i].Store((t.dir[i].Load()>>32+1)<<32 | uint64(id))
+	}
+}
+
+// allocate returns an empty segment.
+func (ix *index) allocate() (uint32, error) {
+	if n := len(ix.free); n > 0 {
+		id := ix.free[n-1]
+		ix.free = ix.free[:n-1]
+		slots := ix.table.Load().slots(uint64(id))
+		for i := range slots {
+			atomic.StoreUint64(&slots[i], 0)
+		}
+		return id, nil
+	}
+	if err := ix.reserve(1); err != nil {
+		return 0, err
+	}
+	ix.segs = append(ix.segs, segment{})
+	return uint32(len(ix.segs) - 1), nil
+}
+
+// reserve sees to it that so many segments can be allocated without fail.
+func (ix *index) reserve(segments int) error {
+	t := ix.table.Load()
+	if t.small() {
+		return nil // the heap, or the step out of it, provides
+	}
+	for len(t.chunks)*chunkSegments-len(ix.segs)+len(ix.free) < segments {
+		region, err := mmapfile.NewRegion(chunkSegments*segmentSlots, true)
+		if err != nil {
+			return err
+		}
+		t2 := &table{dir: t.dir, shift: t.shift, mask: t.mask}
+		t2.chunks = append(append(t2.chunks, t.chunks...), chunk{region.Words, region})
+		ix.table.Store(t2)
+		t = t2
+	}
+	return nil
+}
+
+// relieve makes room for h, in whose segment all four buckets are full. It
+// returns false where more segments would not help.
+func (ix *index) relieve(h uint64) (bool, error) {
+	t := ix.table.Load()
+	id := uint32(t.dir[h>>t.shift].Load())
+	seg := ix.segs[id]
+	slots := int(t.mask+1) * bucketSlots
+	if int(seg.used) < slots/4 {
+		return false, nil // chance fills a segment evenly
+	}
+	if slots < segmentSlots {
+		return true, ix.enlarge(slots * 2)
+	}
+	if seg.depth == maxDepth {
+		return false, nil
+	}
+	if len(t.dir) == 1<<seg.depth {
+		// Chance needs an entry for every thousand keys or so.
+		if int64(len(t.dir)) > 64+ix.keys.Load()/64 {
+			return false, nil
+		}
+		ix.deepen()
+	}
+	return true, ix.rewrite(h, true)
+}
+
+// deepen doubles the directory.
+func (ix *index) deepen() {
+	t := ix.table.Load()
+	t2 := &table{dir: make([]atomic.Uint64, 2*len(t.dir)), shift: t.shift - 1, mask: t.mask, chunks: t.chunks}
+	for i := range t2.dir {
+		t2.dir[i].Store(t.dir[i/2].Load())
+	}
+	ix.table.Store(t2)
+}
+
+// rewrite moves the slots of h's segment, without the markers, to a fresh one,
+// or to two if split. It reads no record.
+func (ix *index) rewrite(h uint64, split bool) error {
+	t := ix.table.Load()
+	if t.small() {
+		return ix.enlarge(int(t.mask+1) * bucketSlots)
+	}
+	entry := t.dir[h>>t.shift].Load()
+	old := ix.segs[uint32(entry)]
+	var to [2]uint32
+	depth := old.depth
+	n := 1
+	if split {
+		n, depth = 2, depth+1
+	}
+	for i := range n {
+		id, err := ix.allocate()
+		if err != nil {
+			if i == 1 {
+				ix.free = append(ix.free, to[0])
+			}
+			return err
+		}
+		to[i] = id
+		ix.segs[id] = segment{depth: depth, epoch: ix.epoch}
+	}
+	t = ix.table.Load()
+	slots := t.slots(entry)
+	for pos, slot := range slots {
+		if slot <= marker {
+			continue
+		}
+		home := uint64(pos/bucketSlots) - slot>>dispShift&3
+		side := uint64(0)
+		if split {
+			side = slot >> (64 - depth) & 1
+		}
+		id := to[side]
+		dst := t.slots(uint64(id))
+		if at, d := vacancy(dst, t.mask, home); at >= 0 {
+			ix.occupy(id, dst, at, slot&^(3<<dispShift)|d<<dispShift)
+			continue
+		}
+		if err := ix.strand(slot); err != nil {
+			return err
+		}
+	}
+	if split {
+		bit := uint64(1) << (64 - depth)
+		ix.point(t, h&^bit, depth, to[0])
+		ix.point(t, h|bit, depth, to[1])
+	} else {
+		ix.point(t, h, depth, to[0])
+	}
+	ix.retire(uint32(entry))
+	return nil
+}
+
+// strand puts a slot that fits nowhere in its new segment (the order in which
+// slots are moved is not the order in which they came) into the overflow index.
+func (ix *index) strand(slot uint64) error {
+	off := int64(slot&offMask) << 3
+	ix.keys.Add(-1) // overflow counts it again
+	return ix.overflow(ix.log.key(off), off)
+}
+
+// enlarge moves the one small segment to one with so many slots. Where home is,
+// depends on more bits of the hash than a slot has, so it reads the keys: at
+// most a few thousand, once.
+func (ix *index) enlarge(slots int) error {
+	t := ix.table.Load()
+	c := chunk{}
+	if slots < segmentSlots {
+		c.words = make([]uint64, slots)
+	} else {
+		region, err := mmapfile.NewRegion(chunkSegments*segmentSlots, true)
+		if err != nil {
+			return err
+		}
+		c = chunk{region.Words, region}
+	}
+	t2 := newTable(0, slots, []chunk{c})
+	old := t.slots(0)
+	seg := ix.segs[0]
+	ix.segs[0] = segment{epoch: ix.epoch}
+	for _, slot := range old {
+		if slot <= marker {
+			continue
+		}
+		h := ix.hash.sum(ix.log.key(int64(slot&offMask) << 3))
+		pos, d := vacancy(t2.slots(0), t2.mask, h)
+		if pos < 0 {
+			if err := ix.strand(slot); err != nil {
+				ix.segs[0] = seg
+				return err
+			}
+			continue
+		}
+		ix.occupy(0, t2.slots(0), pos, slot&^(3<<dispShift)|d<<dispShift)
+	}
+	ix.table.Store(t2)
+	return nil
+}

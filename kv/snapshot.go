@@ -1,0 +1,101 @@
+package kv
+
+import "sync/atomic"
+
+// snapshot is the index as it was at one moment. It is a copy of the directory:
+// while it lives, a writer copies a segment before it first changes it. Nobody
+// waits, and the cost is that of what is written meanwhile.
+type snapshot struct {
+	ix    *index
+	t     *table   // chunks, shift and mask; its directory goes on changing
+	dir   []uint64 // immutable
+	epoch uint64
+	over  *snapshot // of the overflow index; nil if there was none
+
+	// broken: there was no memory to keep it, so that holds may be wrong.
+	broken atomic.Bool
+}
+
+// snapshot takes one. The caller holds mu, and releases it in the end.
+func (ix *index) snapshot() *snapshot {
+	s := &snapshot{ix: ix, t: ix.table.Load(), epoch: ix.epoch}
+	ix.epoch++
+	s.dir = make([]uint64, len(s.t.dir))
+	for i := range s.dir {
+		s.dir[i] = s.t.dir[i].Load()
+	}
+	if over := ix.over.Load(); over != nil {
+		over.mu.Lock()
+		s.over = over.snapshot()
+		over.mu.Unlock()
+	}
+	ix.snapshots = append(ix.snapshots, s)
+	return s
+}
+
+// release ends the snapshot; only then may its segments be used again. Further
+// calls do nothing.
+func (s *snapshot) release() {
+	s.ix.mu.Lock()
+	defer s.ix.mu.Unlock()
+	for i, other := range s.ix.snapshots {
+		if other == s {
+			s.ix.snapshots = append(s.ix.snapshots[:i], s.ix.snapshots[i+1:]...)
+			s.ix.reclaim()
+			break
+		}
+	}
+	if s.over != nil {
+		s.over.release()
+	}
+}
+
+// holds tells whether the record at off, of a key with hash h, was the key's
+// current one.
+func (s *snapshot) holds(h uint64, key []byte, off int64) bool {
+	slots := s.t.slots(s.dir[h>>s.t.shift])
+	want := h>>tagShift<<tagShift | uint64(off)>>3
+	for d := uint64(0); d < maxProbe; d++ {
+		at := int((h+d)&s.t.mask) * bucketSlots
+		empty := false
+		for _, slot := range slots[at : at+bucketSlots] {
+			if slot == want|d<<dispShift {
+				return true
+			}
+			empty = empty || slot == 0
+		}
+		if empty {
+			break
+		}
+	}
+	return s.over != nil && s.over.holds(s.over.ix.hash.sum(key), key, off)
+}
+
+// isBroken tells that holds may have been wrong since the snapshot was taken.
+func (s *snapshot) isBroken() bool {
+	return s.broken.Load() || s.over != nil && s.over.isBroken()
+}
+
+// retire takes a segment that the directory names no more. The caller holds mu.
+func (ix *index) retire(id uint32) {
+	ix.retired = append(ix.retired, retired{id: id, born: ix.segs[id].epoch, until: ix.epoch})
+	ix.reclaim()
+}
+
+// reclaim frees the retired segments that no living snapshot has. The caller
+// holds mu.
+func (ix *index) reclaim() {
+	kept := ix.retired[:0]
+	for _, r := range ix.retired {
+		held := false
+		for _, s := range ix.snapshots {
+			held = held || r.born <= s.epoch && s.epoch < r.until
+		}
+		if held {
+			kept = append(kept, r)
+		} else {
+			ix.free = append(ix.free, r.id)
+		}
+	}
+	ix.retired = kept
+}

@@ -1,0 +1,117 @@
+package kv
+
+import (
+	"os"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/mmapfile"
+)
+
+// Stats are the figures of a store at one moment. Counters begin at Open.
+type Stats struct {
+	Keys       int64  // expired ones that no compaction has left behind included
+	Records    int64  // in the log
+	Revision   uint64 // of the newest mutation
+	Generation uint64
+
+	LiveBytes  int64 // of records that the index points at
+	DeadBytes  int64 // of all other records
+	Tail       int64 // offset one past the last record
+	FileBytes  int64 // length of the file; FileBytes - Tail is slack
+	IndexBytes int64 // of memory, outside the heap
+
+	DurableTail     int64  // the log up to it is past its durability point
+	DurableRevision uint64 // mutations up to it are
+
+	Syncs, Grows, Compactions uint64
+
+	Missing  []Range // what Options.Salvage passed over
+	Poisoned error   // ErrPoisoned, wrapping the sync that failed; or nil
+}
+
+// Stats returns the figures of now. They are read one by one while writers go
+// on, so that they need not fit each other to the byte. After Close they are 0.
+func (s *Store) Stats() Stats {
+	g, err := s.enter()
+	if err != nil {
+		return Stats{}
+	}
+	s.sync.mu.Lock()
+	durable := s.sync.durable
+	s.sync.mu.Unlock()
+	return Stats{
+		Keys: g.index.keys.Load(), Records: g.count.Load(), Revision: g.revision.Load(), Generation: g.header.Generation,
+		LiveBytes: g.live.Load(), DeadBytes: g.dead(), Tail: g.end.Load(), FileBytes: g.file.Size(), IndexBytes: g.index.bytes(),
+		DurableTail: g.synced.Load(), DurableRevision: durable,
+		Syncs: s.syncs.Load(), Grows: s.grows.Load(), Compactions: s.compactions.Load(),
+		Missing: append([]Range(nil), g.missing...), Poisoned: s.poisoned(),
+	}
+}
+
+// FileInfo is what the header of a store's file says, without its log.
+type FileInfo struct {
+	Path              string
+	Version           uint32 // of the format
+	Compatible        uint32 // flags
+	Incompatible      uint32 // flags
+	StoreID           [16]byte
+	Generation        uint64
+	Created           time.Time // the store
+	GenerationCreated time.Time // this file of it
+	Tail              int64     // as published last; after a power cut it may lag
+	FileBytes         int64
+	DurableTail       int64 // the durable mark
+	DurableRevision   uint64
+	Holder            int // process that writes the store; 0: none
+}
+
+// Inspect reads the header of the store at path, without a lock and without
+// reading the log, so that it is quick at any size and next to any writer. It
+// needs the header to be sound, and nothing else.
+func Inspect(path string) (info FileInfo, err error) {
+	resolved, err := resolve(path)
+	if err != nil {
+		return info, wrapError("inspect", path, 0, err)
+	}
+	f, err := mmapfile.Open(resolved, mmapfile.ReadOnly)
+	if err != nil {
+		return info, wrapError("inspect", resolved, 0, err)
+	}
+	defer f.Close()
+	h, mark, err := readHeader(f)
+	if err != nil {
+		return info, wrapError("inspect", resolved, 0, err)
+	}
+	info, err = describe(f, &h)
+	info.Path, info.DurableTail, info.DurableRevision = resolved, mark.Off, mark.Revision
+	return info, wrapError("inspect", resolved, 0, err)
+}
+
+func describe(f *mmapfile.File, h *crc.Header) (info FileInfo, err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(f, &err)
+	m := f.Mapping()
+	defer runtime.KeepAlive(m)
+	return FileInfo{
+		Version: h.Version, Compatible: h.Compatible, Incompatible: h.Incompatible, StoreID: h.StoreID, Generation: h.Generation,
+		Created: time.Unix(0, h.Created), GenerationCreated: time.Unix(0, h.GenerationCreated),
+		Tail: int64(m.Word(crc.TailOff).Load() &^ crc.Superseded), FileBytes: f.Size(), Holder: liveHolder(m),
+	}, nil
+}
+
+// liveHolder returns the process that writes the file, or 0 if there is none: it
+// noted itself and the boot that it lives in, and has not been killed since.
+func liveHolder(m *mmapfile.Mapping) int {
+	pid := m.Word(crc.HolderOff).Load()
+	if pid == 0 || pid > 1<<31 || m.Word(crc.BootOff).Load() != mmapfile.BootID() {
+		return 0
+	}
+	p, err := os.FindProcess(int(pid))
+	if err != nil || p.Signal(syscall.Signal(0)) == os.ErrProcessDone {
+		return 0
+	}
+	return int(pid)
+}

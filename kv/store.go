@@ -1,0 +1,328 @@
+package kv
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/mmapfile"
+)
+
+// Store is an open store. Its methods may be called from any number of
+// goroutines. Readers never wait for anybody; writers wait for each other.
+type Store struct {
+	path string  // absolute, symbolic links resolved; immutable
+	opts Options // defaults spelled out; immutable
+
+	gen   atomic.Pointer[generation] // nil after Close; replaced under mu
+	clock clock
+
+	// mu is the write lock. It is held while a record is appended and published
+	// and while a Compute or Update runs its function, and never while a writer
+	// waits for a durability point.
+	mu sync.Mutex
+
+	sync    syncer
+	tick    ticker
+	poison  atomic.Pointer[error] // the sync that failed; nil: none did
+	compact chan struct{}         // holds a token while nobody compacts
+	follow  sync.Mutex            // one reader of a read-only handle catches up at a time
+
+	spawning   sync.Mutex     // orders spawn and Close
+	background sync.WaitGroup // goroutines that Close waits for
+	closing    context.Context
+	stop       context.CancelFunc
+	closeOnce  sync.Once
+	closeErr   error
+
+	compactKicked atomic.Bool  // a compaction is about to start or under way
+	compactFrom   atomic.Int64 // dead bytes at which the next one may start by itself
+
+	syncs, grows, compactions atomic.Uint64
+}
+
+// Open opens the store at path, and creates it if there is none and opts do not
+// say ReadOnly. The zero Options, or nil, are right for most programs.
+//
+// One handle at a time may write a store: a second Open gets ErrLocked, naming
+// the process. Any number may open it ReadOnly, from any process, at any time.
+//
+// After a kill or a power cut Open recovers by itself: the store is in the state
+// after some prefix of the writes, at or beyond the last durability point. A
+// damaged store is refused with ErrCorrupt (see CorruptError, Options.Salvage);
+// ErrFormat and ErrVersion refuse other files; nothing on disk is changed then.
+//
+// Open reads the whole log to rebuild the index: its cost grows with the store.
+func Open(path string, opts *Options) (*Store, error) {
+	o, err := opts.withDefaults()
+	if err != nil {
+		return nil, wrapError("open", path, 0, err)
+	}
+	if o.Shared {
+		return nil, wrapError("open", path, 0, fmt.Errorf("Options.Shared: %w", errors.ErrUnsupported))
+	}
+	resolved, err := resolve(path)
+	if err != nil {
+		return nil, wrapError("open", path, 0, err)
+	}
+	s := &Store{path: resolved, opts: o, compact: make(chan struct{}, 1)}
+	s.compact <- struct{}{}
+	s.sync.init()
+	s.closing, s.stop = context.WithCancel(context.Background())
+	g, err := s.openGeneration()
+	if err != nil {
+		s.stop()
+		return nil, s.wrap("open", 0, err)
+	}
+	s.sync.durable = g.revision.Load()
+	s.gen.Store(g)
+	s.compactFrom.Store(compactFloor)
+	s.startTicker()
+	return s, nil
+}
+
+// resolve makes path absolute and follows symbolic links, so that a compaction
+// replaces the store and not a link to it.
+func resolve(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		return real, nil
+	}
+	if fi, err := os.Lstat(abs); err == nil && fi.Mode()&fs.ModeSymlink != 0 {
+		return "", fmt.Errorf("%w: symbolic link to a file that is not there", fs.ErrNotExist)
+	}
+	return abs, nil
+}
+
+// openGeneration opens, or creates, the file at the path and recovers it.
+func (s *Store) openGeneration() (*generation, error) {
+	if s.opts.ReadOnly {
+		f, err := mmapfile.Open(s.path, mmapfile.ReadOnly)
+		if err != nil {
+			return nil, err
+		}
+		g, err := s.load(f)
+		if err != nil {
+			f.Close()
+		}
+		return g, err
+	}
+	f, created, err := s.lockFile()
+	if err != nil {
+		return nil, err
+	}
+	if !created {
+		// A compaction that was cut off left it; only the lock's holder compacts.
+		os.Remove(s.path + nextSuffix)
+	}
+	g, err := s.load(f)
+	if err == nil && !created {
+		err = s.settle(g)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return g, nil
+}
+
+// letGo clears the holder and closes the file, and with it releases the lock.
+func (g *generation) letGo(readOnly bool) error {
+	if !readOnly {
+		g.clearHolder()
+	}
+	return g.file.Close()
+}
+
+// clearHolder is informative only, so that a fault in it is nobody's concern.
+func (g *generation) clearHolder() (err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+	g.log.current.Load().Word(crc.HolderOff).Store(0)
+	return nil
+}
+
+// load checks the header of f and rebuilds the index from the log.
+func (s *Store) load(f *mmapfile.File) (*generation, error) {
+	h, mark, err := readHeader(f)
+	if err != nil {
+		return nil, err
+	}
+	g := newGeneration(f, h)
+	return g, s.recover(g, mark)
+}
+
+func readHeader(f *mmapfile.File) (h crc.Header, mark crc.Mark, err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(f, &err)
+	m := f.Mapping()
+	defer runtime.KeepAlive(m)
+	b := m.Bytes()
+	b = b[:min(len(b), crc.HeaderSize)]
+	if h, err = crc.DecodeHeader(b); err != nil {
+		return h, mark, err
+	}
+	return h, crc.DecodeMark(b, &h), nil
+}
+
+// lockFile opens the file at the path for writing, creating it if need be, and
+// locks it.
+func (s *Store) lockFile() (f *mmapfile.File, created bool, err error) {
+	deadline := time.Now().Add(s.opts.LockTimeout)
+	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		f, err = mmapfile.Open(s.path, mmapfile.ReadWrite)
+		if errors.Is(err, fs.ErrNotExist) {
+			f, err = s.create()
+			if errors.Is(err, fs.ErrExist) {
+				continue // somebody else was first
+			}
+			return f, true, err
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		// To lock writes to the file: not before it is known to be a store.
+		if _, _, err = readHeader(f); err == nil {
+			err = f.TryLock(crc.HolderOff)
+		}
+		if err == nil {
+			// The lock is on the inode: a compaction may have put another at the path
+			// meanwhile, and the file may have changed its length.
+			var at bool
+			if at, err = f.IsAt(s.path); at && err == nil {
+				if err = f.Refresh(); err == nil {
+					return f, false, nil
+				}
+			}
+		}
+		f.Close()
+		var locked *mmapfile.LockedError
+		if err != nil && !errors.As(err, &locked) {
+			return nil, false, err
+		}
+		if err != nil && !time.Now().Add(wait).Before(deadline) {
+			return nil, false, err
+		}
+		time.Sleep(wait)
+	}
+}
+
+const (
+	newSuffix  = ".new-"  // + random: a store that has not got its name yet
+	nextSuffix = ".next"  // the generation that a compaction writes
+	minExtent  = 32 << 10 // bytes: the length of a new store
+)
+
+// create makes an empty store. It gets its name only when it is whole: a crash
+// leaves either nothing at the path or an empty store.
+func (s *Store) create() (*mmapfile.File, error) {
+	var random [8]byte
+	rand.Read(random[:])
+	temp := s.path + newSuffix + hex.EncodeToString(random[:])
+	now := time.Now().UnixNano()
+	h := crc.Header{Generation: 1, Created: now, GenerationCreated: now}
+	rand.Read(h.StoreID[:])
+	f, err := s.createFile(temp, &h, minExtent)
+	if err != nil {
+		return nil, err
+	}
+	err = f.SyncFile()
+	if err == nil {
+		// Link and not rename: whoever loses the race must not replace the winner.
+		err = os.Link(temp, s.path)
+	}
+	os.Remove(temp)
+	if err == nil {
+		err = mmapfile.SyncDir(filepath.Dir(s.path))
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// createFile makes a locked file with a header and no record. It draws what is
+// random in each generation, and writes it to h.
+func (s *Store) createFile(path string, h *crc.Header, size int64) (*mmapfile.File, error) {
+	var random [16]byte
+	rand.Read(random[:])
+	h.Salt = binary.LittleEndian.Uint64(random[:])
+	h.HashSeed = binary.LittleEndian.Uint64(random[8:])
+	h.Version = crc.Version
+	f, err := mmapfile.Create(path, s.opts.Perm, size)
+	if err != nil {
+		return nil, err
+	}
+	buf := make([]byte, crc.HeaderSize)
+	crc.EncodeHeader(buf, h)
+	putTail(buf, crc.HeaderSize)
+	binary.LittleEndian.PutUint64(buf[crc.BootOff:], mmapfile.BootID())
+	if _, err = f.WriteAt(buf, 0); err == nil {
+		err = f.TryLock(crc.HolderOff)
+	}
+	if err != nil {
+		f.Close()
+		os.Remove(path)
+		return nil, err
+	}
+	return f, nil
+}
+
+// putTail sets the tail word in the header of a file that nobody has open yet.
+func putTail(header []byte, word uint64) { binary.LittleEndian.PutUint64(header[crc.TailOff:], word) }
+
+// spawn runs fn on a goroutine that Close waits for, unless the store is closing.
+func (s *Store) spawn(fn func()) {
+	s.spawning.Lock()
+	defer s.spawning.Unlock()
+	if s.closing.Err() != nil {
+		return
+	}
+	s.background.Go(fn)
+}
+
+// Path returns the path of the file, absolute and with symbolic links resolved.
+func (s *Store) Path() string { return s.path }
+
+// Close syncs what has been written, trims the slack off the file, and releases
+// the lock and the descriptor. Readers that are under way finish; everything
+// that begins later returns ErrClosed. The error is that of the last sync: with
+// it, what was written since the last durability point may be lost in a power
+// cut. Further calls return the same.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() {
+		s.spawning.Lock()
+		s.stop()
+		s.spawning.Unlock()
+		s.tick.timer.Stop()
+		s.background.Wait()
+		<-s.compact // one that the program runs ends early
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.sync.lead(0)
+		g := s.gen.Load()
+		durable, err := uint64(0), error(nil)
+		if !s.opts.ReadOnly {
+			durable, err = s.syncAndTrim(g)
+		}
+		s.gen.Store(nil)
+		s.closeErr = s.wrap("close", 0, errors.Join(err, g.letGo(s.opts.ReadOnly)))
+		s.sync.leave(durable)
+	})
+	return s.closeErr
+}

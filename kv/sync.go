@@ -1,0 +1,211 @@
+package kv
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/mmapfile"
+)
+
+// syncer shares syncs among the writers that wait for one. The first becomes
+// the leader and syncs all that is published; those that come while it does
+// wait, and one of them leads next.
+type syncer struct {
+	mu      sync.Mutex
+	done    sync.Cond
+	busy    bool   // guarded by mu: somebody leads
+	durable uint64 // guarded by mu: revisions up to it are past their durability point
+}
+
+func (y *syncer) init() { y.done.L = &y.mu }
+
+// lead waits until nobody leads and makes the caller the leader, unless a
+// revision above 0 is given and is, or gets, past its durability point meanwhile:
+// then it returns false.
+func (y *syncer) lead(revision uint64) bool {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	reached := func() bool { return revision > 0 && y.durable >= revision }
+	for y.busy && !reached() {
+		y.done.Wait()
+	}
+	if reached() {
+		return false
+	}
+	y.busy = true
+	return true
+}
+
+// leave ends a leadership: revisions up to durable are past their durability
+// point.
+func (y *syncer) leave(durable uint64) {
+	y.mu.Lock()
+	y.busy = false
+	y.durable = max(y.durable, durable)
+	y.mu.Unlock()
+	y.done.Broadcast()
+}
+
+// syncTo returns after the durability point of a revision that is published.
+func (s *Store) syncTo(revision uint64) error {
+	if revision == 0 || !s.sync.lead(revision) {
+		return nil
+	}
+	// The generation changes only while whoever changes it leads. So this is the
+	// one that has the revision, or a later one that has it too.
+	durable, err := s.syncLog(s.gen.Load())
+	s.sync.leave(durable)
+	return err
+}
+
+// syncLog syncs the log of g up to its tail, and returns the revision there. The
+// first failure poisons the store: the kernel may have dropped the pages and
+// marked them clean, so that a second sync would succeed and mean nothing. The
+// caller leads.
+func (s *Store) syncLog(g *generation) (durable uint64, err error) {
+	if g == nil {
+		return 0, ErrClosed
+	}
+	if err := s.poisoned(); err != nil {
+		return 0, err
+	}
+	revision := g.revision.Load()
+	end := g.end.Load()
+	from := g.synced.Load()
+	if end > from {
+		start := time.Now()
+		s.clock.advance(start.Unix())
+		err := g.file.Sync(from, end-from)
+		s.syncs.Add(1)
+		if hook := s.opts.Hooks.Synced; hook != nil {
+			hook(end-from, time.Since(start), err)
+		}
+		if err != nil {
+			return 0, s.setPoison(err)
+		}
+		if err := s.mark(g, end, revision); err != nil {
+			return 0, s.setPoison(err)
+		}
+	}
+	return revision, nil
+}
+
+// mark notes in the header that the log is durable up to end. The caller leads.
+func (s *Store) mark(g *generation, end int64, revision uint64) (err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+	b := g.bytes()
+	g.marks++
+	crc.EncodeMark(b[crc.MarkOff(g.marks):], crc.Mark{Off: end, Revision: revision, Stamp: s.clock.newest.Load()}, g.header.Salt)
+	g.synced.Store(end)
+	return nil
+}
+
+// syncMark makes the newest mark durable. It is a lower bound, so that it may
+// come later than what it says. The caller leads.
+func (s *Store) syncMark(g *generation) error {
+	if g.marksSynced == g.marks {
+		return nil
+	}
+	if err := g.file.Sync(0, crc.HeaderSize); err != nil {
+		return s.setPoison(err)
+	}
+	g.marksSynced = g.marks
+	return nil
+}
+
+// syncAndTrim makes all of g durable, mark included, and gives the slack back.
+// The caller leads and holds the write lock.
+func (s *Store) syncAndTrim(g *generation) (durable uint64, err error) {
+	if durable, err = s.syncLog(g); err != nil {
+		return 0, err
+	}
+	end := g.end.Load()
+	if g.marksSynced == g.marks && g.file.Size() == end {
+		return durable, nil
+	}
+	// A crash here leaves a log with slack or without; both are whole.
+	if err := g.file.Truncate(end); err != nil {
+		return 0, s.setPoison(err)
+	}
+	if err := g.file.SyncFile(); err != nil {
+		return 0, s.setPoison(err)
+	}
+	return durable, nil
+}
+
+// Sync returns after the durability point of every write that returned before
+// Sync was called. After a failed sync the store is poisoned: it and every
+// later write return ErrPoisoned. With nothing to sync it costs nothing.
+func (s *Store) Sync() error {
+	g, err := s.writable()
+	if err != nil {
+		return s.wrap("sync", 0, err)
+	}
+	return s.wrap("sync", 0, s.syncTo(g.revision.Load()))
+}
+
+func (s *Store) setPoison(cause error) error {
+	err := fmt.Errorf("%w: %w", ErrPoisoned, cause)
+	if s.poison.CompareAndSwap(nil, &err) {
+		s.opts.Logger.Error("sync failed: no more writes until the store is opened again", "path", s.path, "err", cause)
+	}
+	return *s.poison.Load()
+}
+
+func (s *Store) poisoned() error {
+	if p := s.poison.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// ticker does what is due SyncEvery after a write: it syncs, if the durability is
+// periodic, keeps the clock going, and makes the durable mark durable. A store
+// that nobody writes has no timer running.
+type ticker struct {
+	timer  *time.Timer
+	armed  atomic.Bool
+	kicked atomic.Bool // a sync for SyncBytes is under way
+}
+
+func (s *Store) startTicker() {
+	s.tick.timer = time.AfterFunc(time.Hour, func() {
+		s.tick.armed.Store(false)
+		s.spawn(s.onTick)
+	})
+	s.tick.timer.Stop()
+}
+
+// wrote is called after something was published, so that a tick which comes too
+// early for it finds the ticker unarmed and a later one follows.
+func (s *Store) wrote(g *generation) {
+	if !s.tick.armed.Load() && s.tick.armed.CompareAndSwap(false, true) {
+		s.tick.timer.Reset(s.opts.SyncEvery)
+	}
+	if s.opts.Durability == SyncPeriodic && s.opts.SyncBytes > 0 && g.end.Load()-g.synced.Load() > s.opts.SyncBytes &&
+		s.tick.kicked.CompareAndSwap(false, true) {
+		s.spawn(func() {
+			s.syncTo(g.revision.Load())
+			s.tick.kicked.Store(false)
+		})
+	}
+}
+
+func (s *Store) onTick() {
+	s.clock.advance(time.Now().Unix())
+	g := s.gen.Load()
+	if g == nil || s.opts.Durability == SyncManual {
+		return
+	}
+	// An error poisons, which is logged; the next write reports it.
+	if s.syncTo(g.revision.Load()) == nil && s.sync.lead(0) {
+		if g := s.gen.Load(); g != nil {
+			s.syncMark(g)
+		}
+		s.sync.leave(0)
+	}
+}

@@ -1,0 +1,184 @@
+package kv
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/mmapkv/mmapkv/codec"
+	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/mmapfile"
+)
+
+// Tx is a transaction, given to the function of Update. It is for the goroutine
+// that Update runs on, until the function returns; after that its methods return
+// ErrClosed.
+type Tx struct {
+	s       *Store
+	g       *generation
+	entries []codec.Entry  // in the order of each key's first write
+	at      map[string]int // key -> its entry
+	size    int64          // bytes of the keys and values in entries
+	durable bool
+	over    bool
+}
+
+// Update runs fn with a transaction: what fn wrote through it happens together,
+// or, if fn returns an error or panics, not at all. Readers see all of it or
+// none, in this process and in others, and so does recovery. Other writers wait
+// while fn runs. fn must not write through the store itself, only through tx.
+func (s *Store) Update(fn func(tx *Tx) error) error {
+	revision, durable, err := s.updateLocked(fn)
+	return s.finish("update", revision, durable, err)
+}
+
+func (s *Store) updateLocked(fn func(tx *Tx) error) (revision uint64, durable bool, err error) {
+	g, err := s.lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		return 0, false, err
+	}
+	tx := &Tx{s: s, g: g, at: make(map[string]int)}
+	defer func() { tx.over = true }()
+	if err := fn(tx); err != nil {
+		return 0, false, err
+	}
+	revision, err = s.appendAll(g, tx.entries)
+	return revision, tx.durable, err
+}
+
+// Durable makes Update return after the transaction's durability point, whatever
+// the store's Durability.
+func (tx *Tx) Durable() { tx.durable = true }
+
+// Get returns a copy of the value of key, as the transaction sees it, or
+// ErrNotFound.
+func (tx *Tx) Get(key []byte) ([]byte, error) {
+	if tx.over {
+		return nil, tx.s.wrap("get", 0, ErrClosed)
+	}
+	if i, ok := tx.at[string(key)]; ok {
+		e := &tx.entries[i]
+		if e.Kind == codec.Delete || tx.s.clock.expired(e.Expiry) {
+			return nil, ErrNotFound
+		}
+		return append([]byte{}, e.Value...), nil
+	}
+	return tx.s.Get(key)
+}
+
+// Has tells whether key is present, as the transaction sees it.
+func (tx *Tx) Has(key []byte) (bool, error) {
+	if _, ok := tx.at[string(key)]; !ok && !tx.over {
+		return tx.s.Has(key)
+	}
+	_, err := tx.Get(key)
+	if err == ErrNotFound {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Put sets key to value when the transaction ends. Both are copied.
+func (tx *Tx) Put(key, value []byte) error {
+	return tx.add("put", codec.Entry{Key: key, Value: value})
+}
+
+// PutTTL is Put of an entry that is absent again ttl from now.
+func (tx *Tx) PutTTL(key, value []byte, ttl time.Duration) error {
+	deadline, err := deadlineOf(ttl)
+	if err != nil {
+		return tx.s.wrap("put", 0, err)
+	}
+	return tx.add("put", codec.Entry{Key: key, Value: value, Expiry: deadline})
+}
+
+// Delete removes key when the transaction ends. An absent key is no error.
+func (tx *Tx) Delete(key []byte) error {
+	return tx.add("delete", codec.Entry{Key: key, Kind: codec.Delete})
+}
+
+func (tx *Tx) add(op string, e codec.Entry) error {
+	if tx.over {
+		return tx.s.wrap(op, 0, ErrClosed)
+	}
+	if err := checkSize(e.Key, e.Value); err != nil {
+		return tx.s.wrap(op, 0, err)
+	}
+	i, again := tx.at[string(e.Key)]
+	size := int64(len(e.Key) + len(e.Value))
+	if again {
+		size -= int64(len(tx.entries[i].Key) + len(tx.entries[i].Value))
+	}
+	if size > MaxTxSize-tx.size {
+		return tx.s.wrap(op, 0, fmt.Errorf("%w: transaction above %d bytes", ErrTooLarge, MaxTxSize))
+	}
+	tx.size += size
+	e.Key = append([]byte{}, e.Key...)
+	e.Value = append([]byte{}, e.Value...)
+	if again {
+		tx.entries[i] = e
+		return nil
+	}
+	tx.at[string(e.Key)] = len(tx.entries)
+	tx.entries = append(tx.entries, e)
+	return nil
+}
+
+// appendAll appends entries, whose keys differ, as one run of records, publishes
+// it with one store, and brings the index up to date behind a screen, so that no
+// reader sees a part. It returns the last revision, or 0 if nothing was to do.
+// The caller holds mu.
+func (s *Store) appendAll(g *generation, entries []codec.Entry) (revision uint64, err error) {
+	defer s.poisonOnFault(&err)
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+
+	// A delete of an absent key is nothing.
+	kept := entries[:0]
+	earlier := make(before, len(entries))
+	total := int64(0)
+	for _, e := range entries {
+		off := g.index.find(g.index.hash.sum(e.Key), e.Key)
+		if e.Kind == codec.Delete && off == 0 {
+			continue
+		}
+		earlier[string(e.Key)] = off
+		kept = append(kept, e)
+		s.stamp(g, &kept[len(kept)-1], uint64(len(kept)))
+		total += crc.RecordSize(kept[len(kept)-1].Size())
+	}
+	if len(kept) == 0 {
+		return 0, nil
+	}
+	if err := s.room(g, total, spareSegments+len(kept)); err != nil {
+		return 0, err
+	}
+	start := g.end.Load()
+	off := start
+	for i := range kept {
+		flags := crc.FlagMore
+		if i == len(kept)-1 {
+			flags = 0
+		}
+		g.encode(&kept[i], off, flags)
+		off += crc.RecordSize(kept[i].Size())
+	}
+	revision = kept[len(kept)-1].Revision
+
+	g.index.mu.Lock()
+	defer g.index.mu.Unlock()
+	g.applying.Store(&earlier)
+	defer g.applying.Store(nil)
+	g.publish(off, revision)
+	off = start
+	for i := range kept {
+		size := crc.RecordSize(kept[i].Size())
+		if err := g.enter(&kept[i], g.index.hash.sum(kept[i].Key), off, size); err != nil {
+			return 0, s.setPoison(err)
+		}
+		off += size
+	}
+	g.index.mustHold()
+	s.wrote(g)
+	return revision, nil
+}

@@ -1,0 +1,168 @@
+package kv
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"runtime"
+
+	"github.com/mmapkv/mmapkv/codec"
+	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/mmapfile"
+)
+
+// Report is what Verify found.
+type Report struct {
+	Records    int64 // in the log, dead ones included
+	Tombstones int64
+	Keys       int64
+	LiveBytes  int64 // of the records that the index points at
+	DeadBytes  int64 // of all others
+	// Violations lists every invariant that does not hold, in the order of the
+	// file. Empty: the store is sound.
+	Violations []Violation
+}
+
+// Violation is one invariant that does not hold.
+type Violation struct {
+	Off  int64 // bytes from the start of the file; 0: no place in it
+	What string
+}
+
+func (v Violation) String() string { return fmt.Sprintf("offset %d: %s", v.Off, v.What) }
+
+func (r *Report) violate(off int64, format string, args ...any) {
+	r.Violations = append(r.Violations, Violation{off, fmt.Sprintf(format, args...)})
+}
+
+// Verify reads the whole log and checks every invariant that DESIGN.md numbers,
+// on a snapshot, while readers and writers go on. It changes nothing. An error
+// says that it could not finish; what it found wrong is in the Report. A store
+// that Open refuses can be verified with Options.Salvage.
+func (s *Store) Verify(ctx context.Context) (Report, error) {
+	v, err := s.view()
+	if err != nil {
+		return Report{}, s.wrap("verify", 0, err)
+	}
+	defer v.snap.release()
+	var r Report
+	err = s.verifyLog(ctx, v, &r)
+	runtime.KeepAlive(v.g)
+	return r, s.wrap("verify", 0, err)
+}
+
+func (s *Store) verifyLog(ctx context.Context, v *view, r *Report) error {
+	for _, m := range v.g.missing {
+		r.violate(m.Off, "%d bytes hold no record that verifies", m.Len)
+	}
+	progress := s.newProgress("verify", v.end)
+	cur := newCursor(v.g, v.end, false).at(v.snap)
+	more := false
+	for {
+		items, err := cur.next()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			r.violate(cur.scan.off, "record: %v", err)
+			budget := v.end
+			if !cur.scan.resync(&budget) {
+				return nil
+			}
+			continue
+		case len(items) == 0:
+			if more {
+				r.violate(v.end, "the log ends within a transaction")
+			}
+			return s.verifyIndex(v, r)
+		}
+		for i := range items {
+			r.count(&items[i])
+			more = items[i].more
+		}
+		progress.at(cur.scan.off)
+	}
+}
+
+func (r *Report) count(it *item) {
+	r.Records++
+	if it.entry.Kind == codec.Delete {
+		r.Tombstones++
+	}
+	if it.live {
+		r.Keys++
+		r.LiveBytes += it.size
+	} else {
+		r.DeadBytes += it.size
+	}
+}
+
+// verifyIndex compares what was counted in the log with what the index counts.
+func (s *Store) verifyIndex(v *view, r *Report) error {
+	if v.snap.isBroken() {
+		return fmt.Errorf("%w: no memory to keep the snapshot", ErrFull)
+	}
+	if r.Keys != v.keys {
+		r.violate(0, "the index has %d keys, the log %d current records", v.keys, r.Keys)
+	}
+	if r.LiveBytes != v.live {
+		r.violate(0, "%d live bytes are counted, the log has %d", v.live, r.LiveBytes)
+	}
+	if r.Records != v.count {
+		r.violate(0, "%d records are counted, the log has %d", v.count, r.Records)
+	}
+	if mark := v.g.durableMark(); mark.Off > v.end {
+		r.violate(crc.MarkOff(0), "the durable mark, %d, lies beyond the tail, %d", mark.Off, v.end)
+	}
+	ix := v.g.index
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	for _, what := range ix.check() {
+		r.violate(0, "%s", what)
+	}
+	return nil
+}
+
+// durableMark reads the mark from the header.
+func (g *generation) durableMark() crc.Mark {
+	h := g.header
+	return crc.DecodeMark(g.bytes()[:crc.HeaderSize], &h)
+}
+
+// WriteTo writes a consistent copy of the store, as it is now, that Open opens:
+// a backup. Readers and writers go on. The copy has all that the log has, dead
+// records included; all of it counts as durable there, so that a copy which was
+// cut short or damaged later is refused by Open, not mended.
+func (s *Store) WriteTo(w io.Writer) (n int64, err error) {
+	v, err := s.view()
+	if err != nil {
+		return 0, s.wrap("write", 0, err)
+	}
+	v.snap.release() // a log up to a published tail is a store: the index is not needed
+	if len(v.g.missing) > 0 {
+		return 0, s.wrap("write", 0, &CorruptError{Path: s.path, Ranges: v.g.missing, What: "a salvaged store cannot be copied as it is"})
+	}
+	n, err = s.writeLog(w, v)
+	runtime.KeepAlive(v.g)
+	return n, s.wrap("write", 0, err)
+}
+
+func (s *Store) writeLog(w io.Writer, v *view) (n int64, err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(v.g.mapped, &err)
+	head := make([]byte, crc.HeaderSize)
+	h := v.g.header
+	crc.EncodeHeader(head, &h)
+	putTail(head, uint64(v.end))
+	crc.EncodeMark(head[crc.MarkOff(0):], crc.Mark{Off: v.end, Revision: v.revision, Stamp: s.clock.newest.Load()}, h.Salt)
+	log := v.g.bytes()[:v.end]
+	written, err := w.Write(head)
+	n = int64(written)
+	for n < v.end && err == nil {
+		written, err = w.Write(log[n:min(n+copyChunk, v.end)])
+		n += int64(written)
+	}
+	return n, err
+}
+
+const copyChunk = 1 << 20 // bytes given to a Writer at once
