@@ -1,7 +1,6 @@
 package kv
 
 import (
-	"errors"
 	"fmt"
 	"runtime"
 
@@ -49,8 +48,7 @@ func (s *Store) readGuarded(g *generation, key []byte, fn func(value []byte) err
 // wrapFault wraps err if it is a fault in the mapping. Any other error has been
 // wrapped, or is the caller's own.
 func (s *Store) wrapFault(op string, err error) error {
-	var fault *mmapfile.FaultError
-	if err != nil && errors.As(err, &fault) {
+	if fault, ok := err.(*mmapfile.FaultError); ok {
 		return s.wrap(op, fault.Off, err)
 	}
 	return err

@@ -2,7 +2,6 @@ package kv
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io/fs"
 	"time"
@@ -39,6 +38,12 @@ func (s *Store) PutTTL(key, value []byte, ttl time.Duration) error {
 		return s.wrap("put", 0, err)
 	}
 	return s.write("put", &codec.Entry{Key: key, Value: value, Expiry: deadline}, false)
+}
+
+// PutUntil is Put of an entry that is absent from a deadline on. The resolution
+// is a millisecond. A deadline in the past makes the key absent at once.
+func (s *Store) PutUntil(key, value []byte, deadline time.Time) error {
+	return s.write("put", &codec.Entry{Key: key, Value: value, Expiry: deadline.UnixMilli()}, false)
 }
 
 func deadlineOf(ttl time.Duration) (int64, error) {
@@ -146,10 +151,10 @@ func (s *Store) appendOne(g *generation, e *codec.Entry) (revision uint64, err e
 	g.index.mu.Lock()
 	defer g.index.mu.Unlock()
 	// A crash here leaves a whole record behind the tail: recovery finds it.
-	g.publish(off+size, e.Revision)
 	if err := g.enter(e, h, off, size); err != nil {
 		return 0, s.setPoison(err)
 	}
+	g.publish(off+size, e.Revision)
 	g.index.mustHold()
 	s.wrote(g)
 	return e.Revision, nil
@@ -182,9 +187,8 @@ func (g *generation) encode(e *codec.Entry, off int64, flags uint32) {
 // poisonOnFault poisons the store if a write met a fault in the mapping: half of
 // it may be done.
 func (s *Store) poisonOnFault(err *error) {
-	var fault *mmapfile.FaultError
-	if *err != nil && errors.As(*err, &fault) {
-		*err = s.setPoison(*err)
+	if fault, ok := (*err).(*mmapfile.FaultError); ok {
+		*err = s.setPoison(fault)
 	}
 }
 

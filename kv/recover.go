@@ -40,7 +40,7 @@ func (s *Store) recover(g *generation, mark crc.Mark) (err error) {
 	switch {
 	case errors.Is(why, crc.ErrFlags):
 		return why
-	case errors.Is(why, codec.ErrEntry): // sealed as it is: no torn write
+	case errors.Is(why, codec.ErrEntry), why == errOrder: // sealed as it is: no torn write
 	case end >= promised && !s.opts.Salvage:
 		return nil
 	}

@@ -92,6 +92,11 @@ func (tx *Tx) PutTTL(key, value []byte, ttl time.Duration) error {
 	return tx.add("put", codec.Entry{Key: key, Value: value, Expiry: deadline})
 }
 
+// PutUntil is Put of an entry that is absent from a deadline on.
+func (tx *Tx) PutUntil(key, value []byte, deadline time.Time) error {
+	return tx.add("put", codec.Entry{Key: key, Value: value, Expiry: deadline.UnixMilli()})
+}
+
 // Delete removes key when the transaction ends. An absent key is no error.
 func (tx *Tx) Delete(key []byte) error {
 	return tx.add("delete", codec.Entry{Key: key, Kind: codec.Delete})
@@ -169,7 +174,7 @@ func (s *Store) appendAll(g *generation, entries []codec.Entry) (revision uint64
 	defer g.index.mu.Unlock()
 	g.applying.Store(&earlier)
 	defer g.applying.Store(nil)
-	g.publish(off, revision)
+	end := off
 	off = start
 	for i := range kept {
 		size := crc.RecordSize(kept[i].Size())
@@ -178,6 +183,7 @@ func (s *Store) appendAll(g *generation, entries []codec.Entry) (revision uint64
 		}
 		off += size
 	}
+	g.publish(end, revision)
 	g.index.mustHold()
 	s.wrote(g)
 	return revision, nil

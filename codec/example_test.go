@@ -1,0 +1,21 @@
+package codec_test
+
+import (
+	"fmt"
+
+	"github.com/mmapkv/mmapkv/codec"
+)
+
+func ExampleEntry() {
+	p := codec.Append(nil, &codec.Entry{Key: []byte("apple"), Revision: 1, Written: 1_700_000_000, Value: []byte("red")})
+	e, err := codec.Decode(p)
+	fmt.Printf("%s = %s, revision %d, %v\n", e.Key, e.Value, e.Revision, err)
+	value, expiry, ok := codec.Value(p)
+	fmt.Printf("%s %d %v\n", value, expiry, ok)
+	_, err = codec.Decode(p[:len(p)-1])
+	fmt.Println(err)
+	// Output:
+	// apple = red, revision 1, <nil>
+	// red 0 true
+	// codec: malformed entry: key or value cut short at byte 15
+}
