@@ -1,0 +1,107 @@
+// Package mmapfile maps a file so that the mapping can grow without moving,
+// locks it, and turns the memory faults that a mapping brings into errors. It
+// also hands out anonymous memory outside the Go heap. It knows bytes and
+// lengths only: no record, no log. It never logs and never tries again by
+// itself, but for calls that a signal interrupted and, once, for address space
+// that the garbage collector can still give back.
+//
+// # One reservation, one mapping
+//
+// A [File] maps more than its file: a reservation of address space, all of it
+// over the same file, of which only the prefix that the file has filled is
+// accessible.
+//
+//	base            base+length          base+reservation
+//	| file, readable     | PROT_NONE           |
+//	|<----- Bytes() ---->|<--- grows into ---->|
+//
+// Growth makes the next pages accessible, and base stays: no slice taken before
+// is invalidated. It is two areas (VMAs) of the kernel's table a file; advice
+// and protection over a part of it add one each. Only when a reservation is
+// outgrown is the file mapped anew, in a much larger one, and published as
+// another [Mapping]. The old one stays, and shows the same bytes, for whoever
+// holds it.
+//
+// # Lifetime of mapped bytes
+//
+// Mapped memory is not Go memory: a slice of it does not keep it mapped. The
+// *Mapping (or the *Region) does, and is unmapped when the garbage collector
+// proves that nobody holds it; so whoever reads the bytes ends with
+// runtime.KeepAlive of it. A *File holds its current Mapping, also after Close.
+//
+// # Faults
+//
+// Touching mapped bytes whose page cannot be had (the file was truncated by
+// somebody, the device failed, a copy-on-write file system is full) raises a
+// signal and not an error. A [Guard] around the code that touches turns it into
+// a [*FaultError]. This holds for the guarded goroutine only.
+//
+// # Where it works
+//
+// Linux, macOS and FreeBSD, on little-endian machines. Elsewhere the package
+// compiles and [Open], [Create], [SyncDir] and [NewRegion] return an error that
+// matches [errors.ErrUnsupported].
+//
+// All methods of a File may be called from several goroutines at once. Several
+// processes may map one file; the bytes are coherent between them, the growing
+// is to be agreed upon between them (see [File.TryLock], [File.Refresh]).
+package mmapfile
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Sentinels, to be matched with errors.Is. Where the operating system gave an
+// error number, it is wrapped beside the sentinel and matches too.
+var (
+	// ErrNotRegular: the path names a directory, a fifo, a socket or a device.
+	ErrNotRegular = errors.New("not a regular file")
+	// ErrRemote: the file lies on a network file system, where mappings and
+	// locks of two machines are not coherent.
+	ErrRemote = errors.New("on a network file system")
+	// ErrNoSpace: the disk, the quota or the largest file size is exhausted.
+	ErrNoSpace = errors.New("no space for the file")
+	// ErrNoAddressSpace: the process can map no further memory, or the file is
+	// larger than what a 32-bit process can map.
+	ErrNoAddressSpace = errors.New("no address space")
+	// ErrShrunk: the file is shorter than the bytes that were to be synced;
+	// somebody truncated it.
+	ErrShrunk = errors.New("file shrank underneath its mapping")
+	// ErrRange: an offset or a length outside of the file, or a negative one.
+	ErrRange = errors.New("outside of the file")
+	// ErrReadOnly: the file was opened with ReadOnly.
+	ErrReadOnly = errors.New("file is opened read-only")
+)
+
+// LockedError tells that another open of the file, in this process or another,
+// holds its lock.
+type LockedError struct {
+	PID int // process that says it holds the lock; 0 where unknown
+}
+
+// Error names the holder.
+func (e *LockedError) Error() string {
+	if e.PID == 0 {
+		return "locked by another process"
+	}
+	return fmt.Sprintf("locked by process %d", e.PID)
+}
+
+// FaultError tells that the memory of a mapping could not be accessed.
+type FaultError struct {
+	Off int64 // byte offset in the file; on some machines of the page only
+}
+
+// Error names the offset.
+func (e *FaultError) Error() string {
+	return fmt.Sprintf("memory fault in the mapping at file offset %d", e.Off)
+}
+
+// Mode says what a File may be used for.
+type Mode int
+
+const (
+	ReadWrite Mode = iota // read, write, grow, lock
+	ReadOnly              // read and follow; a store into the mapping faults
+)

@@ -1,0 +1,20 @@
+//go:build !linux && !darwin && !freebsd
+
+package mmapfile
+
+import (
+	"errors"
+	"testing"
+)
+
+// Goal: where nothing is implemented everything says so.
+func TestUnsupported(t *testing.T) {
+	_, open := Open("f", ReadWrite)
+	_, create := Create("f", 0o600, 1)
+	_, region := NewRegion(1, false)
+	for _, err := range []error{open, create, region, SyncDir(".")} {
+		if !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("%v, want %v", err, errors.ErrUnsupported)
+		}
+	}
+}
