@@ -83,8 +83,9 @@ func (s *Store) growFile(g *generation, size int64) error {
 }
 
 // lookAhead allocates the next extent if the tail has come to the last quarter of
-// this one, and faults in the pages that the next writes will use.
+// this one, and brings in the memory that the next writes will use.
 func (s *Store) lookAhead(g *generation) {
+	g.index.lookAhead()
 	g.growing.Lock()
 	defer g.growing.Unlock()
 	if s.closing.Err() != nil || s.gen.Load() != g {

@@ -3,6 +3,7 @@ package kv
 import (
 	"hash/maphash"
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -56,7 +57,7 @@ const (
 	segmentSlots  = 1 << segmentBits
 	smallestSlots = 64
 	maxDepth      = 22 // the tag's bits: beyond it a split could not tell two keys apart
-	chunkSegments = 1 << chunkBits
+	chunkSegments = 64 // 2 MiB, a huge page
 
 	maxFileSize = 1 << (offBits + 3)
 )
@@ -335,43 +336,12 @@ func (ix *index) bytes() int64 {
 // caller holds mu.
 func (ix *index) check() (violations []string) {
 	t := ix.table.Load()
-	dirDepth := uint8(64 - t.shift)
-	seen := make(map[uint32]bool)
 	total := int64(0)
-	for i := range t.dir {
-		entry := t.dir[i].Load()
-		id := uint32(entry)
-		if seen[id] {
-			continue
-		}
-		seen[id] = true
-		seg := ix.segs[id]
-		slots := t.slots(entry)
-		used, marks := int32(0), int32(0)
-		for pos, slot := range slots {
-			switch {
-			case slot == marker:
-				marks++
-			case slot != 0:
-				used++
-				d := slot >> dispShift & 3
-				if slot>>(64-seg.depth) != uint64(i)>>(dirDepth-seg.depth) {
-					violations = append(violations, "a slot lies in the segment of another hash prefix")
-				}
-				for back := uint64(1); back <= d; back++ {
-					at := int((uint64(pos/bucketSlots)-back)&t.mask) * bucketSlots
-					for _, s := range slots[at : at+bucketSlots] {
-						if s == 0 {
-							violations = append(violations, "a slot was displaced past a bucket with an empty slot")
-						}
-					}
-				}
-			}
-		}
-		if used != seg.used || marks != seg.marks {
-			violations = append(violations, "a segment counts its slots wrongly")
-		}
-		total += int64(used)
+	for i := 0; i < len(t.dir); {
+		id := uint32(t.dir[i].Load())
+		violations = append(violations, ix.checkSegment(t, i)...)
+		total += int64(ix.segs[id].used)
+		i += len(t.dir) >> ix.segs[id].depth
 	}
 	if over := ix.over.Load(); over != nil {
 		over.mu.Lock()
@@ -385,10 +355,41 @@ func (ix *index) check() (violations []string) {
 	return violations
 }
 
-// mustHold panics on what check finds, in builds that check invariants.
-func (ix *index) mustHold() {
+// checkSegment checks the segment that entry i of the directory names.
+func (ix *index) checkSegment(t *table, i int) (violations []string) {
+	entry := t.dir[i].Load()
+	seg, slots := ix.segs[uint32(entry)], t.slots(entry)
+	used, marks := int32(0), int32(0)
+	for pos, slot := range slots {
+		if slot == marker {
+			marks++
+		}
+		if slot <= marker {
+			continue
+		}
+		used++
+		if slot>>(64-seg.depth) != uint64(i)>>(64-t.shift-uint(seg.depth)) {
+			violations = append(violations, "a slot lies in the segment of another hash prefix")
+		}
+		for back := slot >> dispShift & 3; back > 0; back-- {
+			at := int((uint64(pos/bucketSlots)-back)&t.mask) * bucketSlots
+			if slices.Contains(slots[at:at+bucketSlots], 0) {
+				violations = append(violations, "a slot was displaced past a bucket with an empty slot")
+			}
+		}
+	}
+	if used != seg.used || marks != seg.marks {
+		violations = append(violations, "a segment counts its slots wrongly")
+	}
+	return violations
+}
+
+// mustHold panics if something does not fit in the segment of h, in builds that
+// check invariants. The caller holds mu.
+func (ix *index) mustHold(h uint64) {
 	if invariants.Enabled {
-		if v := ix.check(); len(v) > 0 {
+		t := ix.table.Load()
+		if v := ix.checkSegment(t, int(h>>t.shift)); len(v) > 0 {
 			panic("mmapkv: index: " + v[0])
 		}
 	}

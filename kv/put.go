@@ -155,7 +155,7 @@ func (s *Store) appendOne(g *generation, e *codec.Entry) (revision uint64, err e
 		return 0, s.setPoison(err)
 	}
 	g.publish(off+size, e.Revision)
-	g.index.mustHold()
+	g.index.mustHold(h)
 	s.wrote(g)
 	return e.Revision, nil
 }

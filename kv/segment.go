@@ -80,21 +80,56 @@ func (ix *index) allocate() (uint32, error) {
 
 // reserve sees to it that so many segments can be allocated without fail.
 func (ix *index) reserve(segments int) error {
-	t := ix.table.Load()
-	if t.small() {
-		return nil // the heap, or the step out of it, provides
-	}
-	for len(t.chunks)*chunkSegments-len(ix.segs)+len(ix.free) < segments {
-		region, err := mmapfile.NewRegion(chunkSegments*segmentSlots, true)
+	for !ix.table.Load().small() && ix.spare() < segments {
+		c, err := newChunk(true)
 		if err != nil {
 			return err
 		}
-		t2 := &table{dir: t.dir, shift: t.shift, mask: t.mask}
-		t2.chunks = append(append(t2.chunks, t.chunks...), chunk{region.Words, region})
-		ix.table.Store(t2)
-		t = t2
+		ix.addChunk(c)
 	}
-	return nil
+	return nil // while the index is small, the heap provides
+}
+
+// spare is how many segments there is memory for. The index is not small.
+func (ix *index) spare() int {
+	return len(ix.table.Load().chunks)*chunkSegments - len(ix.segs) + len(ix.free)
+}
+
+// newChunk makes a chunk. The first of an index is not a huge page, for the index
+// may stay small; each other one is a huge page, with fewer misses of the
+// processor's address cache.
+func newChunk(huge bool) (chunk, error) {
+	region, err := mmapfile.NewRegion(chunkSegments*segmentSlots, huge)
+	if err != nil {
+		return chunk{}, err
+	}
+	return chunk{region.Words, region}, nil
+}
+
+func (ix *index) addChunk(c chunk) {
+	t := ix.table.Load()
+	t2 := &table{dir: t.dir, shift: t.shift, mask: t.mask}
+	t2.chunks = append(append(t2.chunks, t.chunks...), c)
+	ix.table.Store(t2)
+}
+
+// lookAhead keeps a chunk of memory ready, already touched: to clear a huge page
+// takes two milliseconds, which no Put shall wait for. The caller does not hold mu.
+func (ix *index) lookAhead() {
+	ix.mu.Lock()
+	enough := ix.table.Load().small() || ix.spare() >= chunkSegments/2
+	ix.mu.Unlock()
+	if enough {
+		return
+	}
+	c, err := newChunk(true)
+	if err != nil {
+		return // the writer that needs it will hear of it
+	}
+	atomic.StoreUint64(&c.words[0], 0)
+	ix.mu.Lock()
+	ix.addChunk(c)
+	ix.mu.Unlock()
 }
 
 // relieve makes room for h, in whose segment all four buckets are full. It
@@ -208,11 +243,10 @@ func (ix *index) enlarge(slots int) error {
 	if slots < segmentSlots {
 		c.words = make([]uint64, slots)
 	} else {
-		region, err := mmapfile.NewRegion(chunkSegments*segmentSlots, true)
-		if err != nil {
+		var err error
+		if c, err = newChunk(false); err != nil {
 			return err
 		}
-		c = chunk{region.Words, region}
 	}
 	t2 := newTable(0, slots, []chunk{c})
 	old := t.slots(0)

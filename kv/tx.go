@@ -177,14 +177,14 @@ func (s *Store) appendAll(g *generation, entries []codec.Entry) (revision uint64
 	end := off
 	off = start
 	for i := range kept {
-		size := crc.RecordSize(kept[i].Size())
-		if err := g.enter(&kept[i], g.index.hash.sum(kept[i].Key), off, size); err != nil {
+		size, h := crc.RecordSize(kept[i].Size()), g.index.hash.sum(kept[i].Key)
+		if err := g.enter(&kept[i], h, off, size); err != nil {
 			return 0, s.setPoison(err)
 		}
+		g.index.mustHold(h)
 		off += size
 	}
 	g.publish(end, revision)
-	g.index.mustHold()
 	s.wrote(g)
 	return revision, nil
 }
