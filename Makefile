@@ -1,0 +1,59 @@
+# One command each. CI (.ci/run) runs the same lines.
+
+GO          ?= go
+ALL         := ./... ./cmd/kvtool/...
+STATICCHECK ?= $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+CROSS       := linux/arm64 darwin/arm64 freebsd/amd64 linux/386 windows/amd64
+FUZZTIME    ?= 5s
+N           ?= 1000
+
+.PHONY: build test race invariants test386 lint cross modules fuzz crash bench demo
+
+build:
+	$(GO) build $(ALL)
+
+# All tests, under the race detector and with the invariants checked. As root they
+# also mount small file systems; elsewhere those tests skip and say so.
+test: race invariants
+
+race:
+	$(GO) test -race $(ALL)
+
+invariants:
+	$(GO) test -tags invariants $(ALL)
+
+# The alignment of 64-bit atomics shows on a 32-bit machine.
+test386:
+	GOARCH=386 $(GO) test ./crc ./codec ./mmapfile ./kv
+
+lint:
+	@out=$$(gofmt -l . | grep -v '\.pb\.go$$'); test -z "$$out" || { echo "gofmt would change:"; echo "$$out"; exit 1; }
+	$(GO) vet $(ALL)
+	$(STATICCHECK) $(ALL)
+
+# The module compiles on every system, and on windows says that it is not supported.
+cross:
+	@for t in $(CROSS); do echo "build and vet $$t"; \
+		GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) build $(ALL) && \
+		GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) vet $(ALL) || exit 1; done
+
+# Each module builds by itself too, as its importers see it.
+modules:
+	GOWORK=off $(GO) build ./... && GOWORK=off $(GO) mod verify
+	cd cmd/kvtool && GOWORK=off $(GO) build ./... && GOWORK=off $(GO) mod tidy -diff
+	GOWORK=off $(GO) mod tidy -diff
+
+# Every fuzz target for FUZZTIME.
+fuzz:
+	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+		echo "fuzz $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
+
+# The crash tests, N rounds each.
+crash:
+	$(GO) test ./tests -run 'Kill|Damage|Model|Full|Hostile' -count 1 -timeout 0 -rounds $(N) -v
+
+bench:
+	$(GO) test ./kv -run '^$$' -bench . -count 5
+
+demo:
+	$(GO) run ./cmd/kvtool demo
