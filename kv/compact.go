@@ -175,7 +175,7 @@ func (c *compaction) copyTo(end int64) error {
 		for i := range items {
 			it := &items[i]
 			tombstone := it.entry.Kind == codec.Delete && it.off >= c.boundary
-			if tombstone || it.live && !c.s.clock.expired(it.entry.Expiry) {
+			if tombstone || it.live() && !c.s.clock.expired(it.entry.Expiry) {
 				if err := c.copyRecord(it); err != nil {
 					return err
 				}

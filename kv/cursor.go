@@ -8,23 +8,27 @@ import (
 )
 
 // cursor walks the published log of a generation in order, and tells of each
-// record whether it is its key's current one. It asks the index in batches, so
+// record which one is its key's current one. It asks the index in batches, so
 // that the cache misses overlap.
 type cursor struct {
 	g    *generation
 	scan scanner
 	want func(*codec.Entry) bool // nil: all; others are not looked up
-	live func(h uint64, key []byte, off int64) bool
-	hint func(h uint64)
+	// current returns the offset of the key's current record, or 0; for another
+	// record than that at off it may return 0, too.
+	current func(h uint64, key []byte, off int64) int64
+	hint    func(h uint64)
 
 	batch []item
 }
 
 type item struct {
 	logRecord
-	hash uint64
-	live bool
+	hash    uint64
+	current int64
 }
+
+func (it *item) live() bool { return it.current == it.off }
 
 const cursorBatch = 64
 
@@ -39,14 +43,19 @@ func newCursor(g *generation, end int64, trusted bool) *cursor {
 
 // at makes the cursor tell which records were current in a snapshot.
 func (c *cursor) at(snap *snapshot) *cursor {
-	c.live = snap.holds
+	c.current = func(h uint64, key []byte, off int64) int64 {
+		if snap.holds(h, key, off) {
+			return off
+		}
+		return 0
+	}
 	c.hint = func(uint64) {}
 	return c
 }
 
 // now makes the cursor tell which records are current when it comes to them.
 func (c *cursor) now() *cursor {
-	c.live = func(h uint64, key []byte, off int64) bool { return c.g.index.find(h, key) == off }
+	c.current = func(h uint64, key []byte, _ int64) int64 { return c.g.index.find(h, key) }
 	c.hint = func(h uint64) { c.g.index.hint(h) }
 	return c
 }
@@ -74,7 +83,7 @@ func (c *cursor) next() (items []item, err error) {
 	}
 	for i := range c.batch {
 		it := &c.batch[i]
-		it.live = it.entry.Kind == codec.Put && c.live(it.hash, it.entry.Key, it.off)
+		it.current = c.current(it.hash, it.entry.Key, it.off)
 	}
 	runtime.KeepAlive(c.g)
 	return c.batch, nil

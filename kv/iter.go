@@ -87,7 +87,7 @@ func (it *Iter) All() iter.Seq2[[]byte, []byte] {
 				return
 			}
 			for i := range items {
-				if e := &items[i].entry; items[i].live && !it.s.clock.expired(e.Expiry) && !it.yield(e, yield) {
+				if e := &items[i].entry; items[i].live() && !it.s.clock.expired(e.Expiry) && !it.yield(e, yield) {
 					return
 				}
 			}
@@ -157,7 +157,7 @@ func (s *Store) Records(ctx context.Context) iter.Seq2[Record, error] {
 func (it *item) record() Record {
 	r := Record{
 		Off: it.off, Len: it.size, Key: it.entry.Key, Value: it.entry.Value, Revision: it.entry.Revision,
-		Written: time.Unix(it.entry.Written, 0), Deleted: it.entry.Kind == codec.Delete, More: it.more, Live: it.live,
+		Written: time.Unix(it.entry.Written, 0), Deleted: it.entry.Kind == codec.Delete, More: it.more, Live: it.live(),
 	}
 	if it.entry.Expiry != 0 {
 		r.Expiry = time.UnixMilli(it.entry.Expiry)

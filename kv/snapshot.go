@@ -71,6 +71,17 @@ func (s *snapshot) holds(h uint64, key []byte, off int64) bool {
 	return s.over != nil && s.over.holds(s.over.ix.hash.sum(key), key, off)
 }
 
+// find returns the offset of the record of key that was current, or 0.
+func (s *snapshot) find(h uint64, key []byte) int64 {
+	if pos, off := s.ix.probe(s.t, s.t.slots(s.dir[h>>s.t.shift]), h, key); pos >= 0 {
+		return off
+	}
+	if s.over != nil {
+		return s.over.find(s.over.ix.hash.sum(key), key)
+	}
+	return 0
+}
+
 // isBroken tells that holds may have been wrong since the snapshot was taken.
 func (s *snapshot) isBroken() bool {
 	return s.broken.Load() || s.over != nil && s.over.isBroken()

@@ -51,8 +51,10 @@ func withFake(s *Store) *fakeFile {
 // durable put fails, for each way to ask for durability.
 func TestPoison(t *testing.T) {
 	ways := map[string]func(*Store) error{
-		"put":    func(s *Store) error { return s.PutDurable([]byte("k"), []byte("2")) },
-		"update": func(s *Store) error { return s.Update(func(tx *Tx) error { tx.Durable(); return tx.Put([]byte("k"), []byte("2")) }) },
+		"put": func(s *Store) error { return s.PutDurable([]byte("k"), []byte("2")) },
+		"update": func(s *Store) error {
+			return s.Update(func(tx *Tx) error { tx.Durable(); return tx.Put([]byte("k"), []byte("2")) })
+		},
 		"sync": func(s *Store) error {
 			if err := s.Put([]byte("k"), []byte("2")); err != nil {
 				return fmt.Errorf("put: %w", err)

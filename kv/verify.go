@@ -57,6 +57,7 @@ func (s *Store) verifyLog(ctx context.Context, v *view, r *Report) error {
 	}
 	progress := s.newProgress("verify", v.end)
 	cur := newCursor(v.g, v.end, false).at(v.snap)
+	cur.current = func(h uint64, key []byte, _ int64) int64 { return v.snap.find(h, key) }
 	more := false
 	for {
 		items, err := cur.next()
@@ -89,7 +90,13 @@ func (r *Report) count(it *item) {
 	if it.entry.Kind == codec.Delete {
 		r.Tombstones++
 	}
-	if it.live {
+	if it.current > 0 && it.current < it.off {
+		r.violate(it.off, "the index still names the older record at %d", it.current)
+	}
+	if it.live() && it.entry.Kind == codec.Delete {
+		r.violate(it.off, "the index names a tombstone")
+	}
+	if it.live() {
 		r.Keys++
 		r.LiveBytes += it.size
 	} else {
