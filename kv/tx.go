@@ -23,11 +23,18 @@ type Tx struct {
 }
 
 // Update runs fn with a transaction: what fn wrote through it happens together,
-// or, if fn returns an error or panics, not at all. Readers see all of it or
+// or, if fn panics or returns an error, which Update returns as it is, not at all. Readers see all of it or
 // none, in this process and in others, and so does recovery. Other writers wait
 // while fn runs. fn must not write through the store itself, only through tx.
 func (s *Store) Update(fn func(tx *Tx) error) error {
-	revision, durable, err := s.updateLocked(fn)
+	var fnErr error
+	revision, durable, err := s.updateLocked(func(tx *Tx) error {
+		fnErr = fn(tx)
+		return fnErr
+	})
+	if fnErr != nil {
+		return fnErr
+	}
 	return s.finish("update", revision, durable, err)
 }
 

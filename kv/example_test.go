@@ -1,0 +1,266 @@
+package kv_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/mmapkv/mmapkv/kv"
+)
+
+// open opens a store in a temporary directory, for the examples.
+func open(opts *kv.Options) (store *kv.Store, done func()) {
+	dir, err := os.MkdirTemp("", "mmapkv")
+	if err != nil {
+		log.Fatal(err)
+	}
+	store, err = kv.Open(filepath.Join(dir, "example.mmkv"), opts)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return store, func() {
+		if err := store.Close(); err != nil {
+			log.Fatal(err)
+		}
+		os.RemoveAll(dir)
+	}
+}
+
+func Example() {
+	path := filepath.Join(os.TempDir(), "hello.mmkv")
+	store, err := kv.Open(path, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	err = store.Put([]byte("greeting"), []byte("hello"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	value, err := store.Get([]byte("greeting"))
+	fmt.Println(string(value), err)
+	// Output: hello <nil>
+}
+
+func ExampleStore() {
+	store, done := open(nil)
+	defer done()
+	store.Put([]byte("a"), []byte("1"))
+	store.PutTTL([]byte("session"), []byte("token"), time.Hour)
+	store.Delete([]byte("a"))
+	_, err := store.Get([]byte("a"))
+	fmt.Println(err == kv.ErrNotFound, store.Len())
+	// Output: true 1
+}
+
+func ExampleStore_View() {
+	store, done := open(nil)
+	defer done()
+	store.Put([]byte("text"), []byte("no copy is made of this"))
+	err := store.View([]byte("text"), func(value []byte) error {
+		fmt.Println(len(value)) // value is valid until here
+		return nil
+	})
+	fmt.Println(err)
+	// Output:
+	// 23
+	// <nil>
+}
+
+func ExampleStore_GetMany() {
+	store, done := open(nil)
+	defer done()
+	store.Put([]byte("a"), []byte("1"))
+	store.Put([]byte("c"), []byte("3"))
+	keys := [][]byte{[]byte("a"), []byte("b"), []byte("c")}
+	store.GetMany(keys, func(i int, value []byte, ok bool) error {
+		fmt.Printf("%s %q %v\n", keys[i], value, ok)
+		return nil
+	})
+	// Output:
+	// a "1" true
+	// b "" false
+	// c "3" true
+}
+
+func ExampleStore_Compute() {
+	store, done := open(nil)
+	defer done()
+	for range 3 {
+		store.Compute([]byte("visits"), func(old []byte, ok bool) ([]byte, kv.Op) {
+			var n int
+			fmt.Sscan(string(old), &n)
+			return fmt.Append(nil, n+1), kv.Write
+		})
+	}
+	n, _ := store.Get([]byte("visits"))
+	fmt.Printf("%s\n", n)
+	// Output: 3
+}
+
+func ExampleStore_CompareAndSwap() {
+	store, done := open(nil)
+	defer done()
+	won, _ := store.CompareAndSwap([]byte("leader"), nil, []byte("me")) // nil: if absent
+	again, _ := store.CompareAndSwap([]byte("leader"), nil, []byte("you"))
+	fmt.Println(won, again)
+	// Output: true false
+}
+
+func ExampleTx() {
+	store, done := open(nil)
+	defer done()
+	store.Put([]byte("alice"), []byte("100"))
+	err := store.Update(func(tx *kv.Tx) error {
+		if err := tx.Put([]byte("alice"), []byte("60")); err != nil {
+			return err
+		}
+		if err := tx.Put([]byte("bob"), []byte("40")); err != nil {
+			return err
+		}
+		tx.Durable() // Update returns after the durability point
+		return nil
+	})
+	bob, _ := store.Get([]byte("bob"))
+	fmt.Println(string(bob), err)
+
+	err = store.Update(func(tx *kv.Tx) error {
+		tx.Delete([]byte("alice"))
+		return errors.New("changed my mind")
+	})
+	alice, _ := store.Get([]byte("alice"))
+	fmt.Println(string(alice), err)
+	// Output:
+	// 40 <nil>
+	// 60 changed my mind
+}
+
+func ExampleIter() {
+	store, done := open(nil)
+	defer done()
+	for _, key := range []string{"user/1", "user/2", "group/1"} {
+		store.Put([]byte(key), []byte("x"))
+	}
+	it := store.Iter([]byte("user/")) // a snapshot: what comes after it is not in it
+	store.Put([]byte("user/3"), []byte("late"))
+	for key, value := range it.All() {
+		fmt.Printf("%s=%s\n", key, value)
+	}
+	if err := it.Err(); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// user/1=x
+	// user/2=x
+}
+
+func ExampleOptions() {
+	store, done := open(&kv.Options{
+		Durability: kv.SyncAlways, // each write returns after its durability point
+		MaxSize:    1 << 30,
+		CompactAt:  -1, // only Compact compacts
+	})
+	defer done()
+	store.Put([]byte("k"), []byte("v"))
+	fmt.Println(store.Stats().DurableRevision)
+	// Output: 1
+}
+
+func ExampleHooks() {
+	store, done := open(&kv.Options{Hooks: &kv.Hooks{
+		Synced: func(bytes int64, took time.Duration, err error) { fmt.Println("synced", bytes, "bytes:", err) },
+	}})
+	defer done()
+	store.PutDurable([]byte("k"), []byte("v"))
+	// Output: synced 32 bytes: <nil>
+}
+
+func ExampleStore_Compact() {
+	store, done := open(nil)
+	defer done()
+	for i := range 100 {
+		store.Put([]byte("k"), fmt.Append(nil, i))
+	}
+	info, err := store.Compact(context.Background())
+	fmt.Println(info.Keys, info.After < info.Before, err)
+	// Output: 1 true <nil>
+}
+
+func ExampleStore_WriteTo() {
+	store, done := open(nil)
+	defer done()
+	store.Put([]byte("k"), []byte("v"))
+	backup, err := os.CreateTemp("", "backup")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.Remove(backup.Name())
+	if _, err := store.WriteTo(backup); err != nil {
+		log.Fatal(err)
+	}
+	backup.Close()
+	copied, err := kv.Open(backup.Name(), &kv.Options{ReadOnly: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer copied.Close()
+	fmt.Println(copied.Len())
+	// Output: 1
+}
+
+func ExampleReport() {
+	store, done := open(nil)
+	defer done()
+	store.Put([]byte("k"), []byte("v"))
+	report, err := store.Verify(context.Background())
+	fmt.Println(report.Keys, report.Violations, err)
+	// Output: 1 [] <nil>
+}
+
+func ExampleStats() {
+	store, done := open(nil)
+	defer done()
+	store.Put([]byte("k"), []byte("v"))
+	store.Put([]byte("k"), []byte("w"))
+	st := store.Stats()
+	fmt.Println(st.Keys, st.Records, st.LiveBytes, st.DeadBytes)
+	// Output: 1 2 32 32
+}
+
+func ExampleInspect() {
+	store, done := open(nil)
+	defer done()
+	info, err := kv.Inspect(store.Path()) // works while a process writes the store
+	fmt.Println(info.Version, info.Generation, info.Holder == os.Getpid(), err)
+	// Output: 1 1 true <nil>
+}
+
+func ExampleStore_Records() {
+	store, done := open(nil)
+	defer done()
+	store.Put([]byte("k"), []byte("old"))
+	store.Put([]byte("k"), []byte("new"))
+	for r, err := range store.Records(context.Background()) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%d %s=%s live=%v\n", r.Revision, r.Key, r.Value, r.Live)
+	}
+	// Output:
+	// 1 k=old live=false
+	// 2 k=new live=true
+}
+
+func ExampleError() {
+	_, err := kv.Open("/dev/null", nil)
+	var e *kv.Error
+	fmt.Println(errors.Is(err, kv.ErrFormat), errors.As(err, &e) && e.Op == "open")
+	fmt.Println(err)
+	// Output:
+	// true true
+	// mmapkv: open /dev/null: not a store: open: not a regular file: character device
+}
