@@ -153,9 +153,10 @@ func (c *compaction) copyMost() error {
 }
 
 // copyTo deals with the records of the old log up to end: it copies those that
-// are current now, for whatever replaces them lies further on; and the tombstones
-// since the compaction began, for they may delete what has been copied. A
-// transaction loses its marks, as the whole next log shows at once.
+// are current now, for whatever replaces them lies further on. Tombstones and
+// expired entries are left behind, but for those since the compaction began: they
+// may replace what has been copied. A transaction loses its marks, as the whole
+// next log shows at once.
 func (c *compaction) copyTo(end int64) error {
 	cur := newCursor(c.old, end, false).now()
 	cur.scan.off = c.from
@@ -174,11 +175,12 @@ func (c *compaction) copyTo(end int64) error {
 		}
 		for i := range items {
 			it := &items[i]
-			tombstone := it.entry.Kind == codec.Delete && it.off >= c.boundary
-			if tombstone || it.live() && !c.s.clock.expired(it.entry.Expiry) {
-				if err := c.copyRecord(it); err != nil {
-					return err
-				}
+			gone := it.entry.Kind == codec.Delete || c.s.clock.expired(it.entry.Expiry)
+			if gone && it.off < c.boundary || !gone && !it.live() {
+				continue
+			}
+			if err := c.copyRecord(it); err != nil {
+				return err
 			}
 		}
 		progress.at(cur.scan.off)
@@ -312,13 +314,16 @@ func (c *compaction) replace() (durable uint64, err error) {
 	if err := c.finish(revision); err != nil {
 		return 0, err
 	}
-	// A crash here leaves the old generation and a file to be removed.
+	// First the word and then the rename: a follower that sees the word looks at
+	// the path until that names another file, so that a crash here does it no harm.
+	// The other way round it would follow the old file for ever.
+	c.old.supersede(true)
 	if err := os.Rename(c.temp, s.path); err != nil {
+		c.old.supersede(false)
 		return 0, err
 	}
 	// A crash here leaves one of the two, either of which has all that is durable.
 	s.gen.Store(c.next)
-	c.old.supersede()
 	return revision, nil
 }
 
@@ -335,12 +340,16 @@ func (c *compaction) finish(revision uint64) (err error) {
 	return c.next.file.SyncFile()
 }
 
-// supersede tells the followers of g to open the path again. A fault in it is
-// theirs alone.
-func (g *generation) supersede() (err error) {
+// supersede tells the followers of g to look whether the path names another file,
+// or not to. A fault in it is theirs alone.
+func (g *generation) supersede(yes bool) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
-	g.tailWord().Or(crc.Superseded)
+	word := uint64(g.end.Load())
+	if yes {
+		word |= crc.Superseded
+	}
+	g.tailWord().Store(word)
 	return nil
 }
 

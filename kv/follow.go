@@ -7,22 +7,38 @@ import (
 	"github.com/mmapkv/mmapkv/mmapfile"
 )
 
+// followed returns the generation that a read-only handle reads from, having
+// taken in what is new: one load if nothing is.
+func (s *Store) followed(g *generation) (*generation, error) {
+	word, err := g.publishedTail()
+	if err != nil || word == g.seen.Load() {
+		return g, err
+	}
+	return s.catchUp()
+}
+
+// publishedTail loads the tail word.
+func (g *generation) publishedTail() (word uint64, err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+	return g.tailWord().Load(), nil
+}
+
 // catchUp takes in what the writer has published since a read-only handle last
 // looked, and returns the generation to read from. Its cost is that of what is
 // new; after a compaction, that of opening the store.
-func (s *Store) catchUp(g *generation) (*generation, error) {
+func (s *Store) catchUp() (*generation, error) {
 	s.follow.Lock()
 	defer s.follow.Unlock()
-	if g = s.gen.Load(); g == nil {
+	g := s.gen.Load()
+	if g == nil {
 		return nil, ErrClosed
 	}
-	word := g.tailWord().Load()
-	if word == g.seen.Load() {
-		return g, nil // another reader was first
+	word, err := g.publishedTail()
+	if err != nil || word == g.seen.Load() {
+		return g, err // another reader was first
 	}
 	if word&crc.Superseded != 0 {
-		// A file that is still at its path was not replaced after all: a power cut
-		// undid the rename.
 		if at, err := g.file.IsAt(s.path); err != nil || !at {
 			return s.switchOver(g)
 		}
@@ -30,12 +46,19 @@ func (s *Store) catchUp(g *generation) (*generation, error) {
 	if err := s.takeIn(g, int64(word&^crc.Superseded)); err != nil {
 		return nil, err
 	}
-	g.seen.Store(word)
+	if word&crc.Superseded == 0 {
+		g.seen.Store(word)
+	}
+	// Else the rename is about to come, or the writer died before it: the next
+	// read looks again.
 	return g, nil
 }
 
 // switchOver opens the generation that is at the path now.
 func (s *Store) switchOver(old *generation) (*generation, error) {
+	if s.closing.Err() != nil {
+		return nil, ErrClosed
+	}
 	g, err := s.openGeneration()
 	if err != nil {
 		return nil, err

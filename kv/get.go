@@ -18,8 +18,8 @@ func (s *Store) enter() (*generation, error) {
 	if g == nil {
 		return nil, ErrClosed
 	}
-	if s.opts.ReadOnly && g.tailWord().Load() != g.seen.Load() {
-		return s.catchUp(g)
+	if s.opts.ReadOnly {
+		return s.followed(g)
 	}
 	return g, nil
 }

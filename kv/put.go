@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io/fs"
+	"math"
 	"time"
 
 	"github.com/mmapkv/mmapkv/codec"
@@ -33,24 +34,34 @@ func (s *Store) PutDurable(key, value []byte) error {
 // is a time of day that is kept with the entry, across Close and Open too; a
 // clock set back revives nothing.
 func (s *Store) PutTTL(key, value []byte, ttl time.Duration) error {
-	deadline, err := deadlineOf(ttl)
+	expiry, err := expiryIn(ttl)
 	if err != nil {
 		return s.wrap("put", 0, err)
 	}
-	return s.write("put", &codec.Entry{Key: key, Value: value, Expiry: deadline}, false)
+	return s.write("put", &codec.Entry{Key: key, Value: value, Expiry: expiry}, false)
 }
 
 // PutUntil is Put of an entry that is absent from a deadline on. The resolution
 // is a millisecond. A deadline in the past makes the key absent at once.
 func (s *Store) PutUntil(key, value []byte, deadline time.Time) error {
-	return s.write("put", &codec.Entry{Key: key, Value: value, Expiry: deadline.UnixMilli()}, false)
+	return s.write("put", &codec.Entry{Key: key, Value: value, Expiry: expiryAt(deadline)}, false)
 }
 
-func deadlineOf(ttl time.Duration) (int64, error) {
+// expiryIn returns the expiry of an entry that is to live for ttl.
+func expiryIn(ttl time.Duration) (int64, error) {
 	if ttl <= 0 {
 		return 0, fmt.Errorf("%w: ttl of %v", fs.ErrInvalid, ttl)
 	}
-	return time.Now().Add(ttl + time.Millisecond - 1).UnixMilli(), nil
+	return expiryAt(time.Now().Add(ttl).Add(time.Millisecond - 1)), nil
+}
+
+// expiryAt returns a deadline as it is kept: unix milliseconds, at least 1, since
+// 0 stands for never.
+func expiryAt(deadline time.Time) int64 {
+	if deadline.Unix() >= math.MaxInt64/1000 {
+		return math.MaxInt64
+	}
+	return max(1, deadline.UnixMilli())
 }
 
 // Delete removes key. To remove a key that is absent is no error and writes

@@ -314,6 +314,8 @@ func (s *Store) Close() error {
 		<-s.compact // one that the program runs ends early
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.follow.Lock() // a read-only handle may be switching generations
+		defer s.follow.Unlock()
 		s.sync.lead(0)
 		g := s.gen.Load()
 		durable, err := uint64(0), error(nil)

@@ -92,16 +92,16 @@ func (tx *Tx) Put(key, value []byte) error {
 
 // PutTTL is Put of an entry that is absent again ttl from now.
 func (tx *Tx) PutTTL(key, value []byte, ttl time.Duration) error {
-	deadline, err := deadlineOf(ttl)
+	expiry, err := expiryIn(ttl)
 	if err != nil {
 		return tx.s.wrap("put", 0, err)
 	}
-	return tx.add("put", codec.Entry{Key: key, Value: value, Expiry: deadline})
+	return tx.add("put", codec.Entry{Key: key, Value: value, Expiry: expiry})
 }
 
 // PutUntil is Put of an entry that is absent from a deadline on.
 func (tx *Tx) PutUntil(key, value []byte, deadline time.Time) error {
-	return tx.add("put", codec.Entry{Key: key, Value: value, Expiry: deadline.UnixMilli()})
+	return tx.add("put", codec.Entry{Key: key, Value: value, Expiry: expiryAt(deadline)})
 }
 
 // Delete removes key when the transaction ends. An absent key is no error.

@@ -105,7 +105,9 @@ func (r *Report) count(it *item) {
 }
 
 // verifyIndex compares what was counted in the log with what the index counts.
-func (s *Store) verifyIndex(v *view, r *Report) error {
+func (s *Store) verifyIndex(v *view, r *Report) (err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(v.g.mapped, &err)
 	if v.snap.isBroken() {
 		return fmt.Errorf("%w: no memory to keep the snapshot", ErrFull)
 	}
