@@ -2,7 +2,6 @@ package kv
 
 import (
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -157,7 +156,10 @@ func (c *compaction) copyMost() error {
 // expired entries are left behind, but for those since the compaction began: they
 // may replace what has been copied. A transaction loses its marks, as the whole
 // next log shows at once.
-func (c *compaction) copyTo(end int64) error {
+func (c *compaction) copyTo(end int64) (err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(c.old.mapped, &err)
+	defer runtime.KeepAlive(c.old)
 	cur := newCursor(c.old, end, false).now()
 	cur.scan.off = c.from
 	cur.scan.revision = 0
@@ -170,8 +172,11 @@ func (c *compaction) copyTo(end int64) error {
 		if len(items) == 0 {
 			break
 		}
-		if err := errors.Join(c.ctx.Err(), context.Cause(c.s.closing)); err != nil {
-			return err
+		switch {
+		case c.s.closing.Err() != nil:
+			return ErrClosed
+		case c.ctx.Err() != nil:
+			return c.ctx.Err()
 		}
 		for i := range items {
 			it := &items[i]
@@ -184,7 +189,6 @@ func (c *compaction) copyTo(end int64) error {
 			}
 		}
 		progress.at(cur.scan.off)
-		runtime.KeepAlive(c.old)
 	}
 	c.from = end
 	return c.flush()
@@ -262,7 +266,6 @@ func (c *compaction) enter() (err error) {
 	}
 	clear(c.entered)
 	c.entered = c.entered[:0]
-	runtime.KeepAlive(c.old)
 	return nil
 }
 

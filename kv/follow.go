@@ -93,7 +93,7 @@ func (s *Store) takeIn(g *generation, end int64) (err error) {
 		if run = append(run, r); r.more {
 			continue
 		}
-		if err := s.applyRun(g, run, scan.off); err != nil {
+		if err := s.showRun(g, run); err != nil {
 			return err
 		}
 		run = run[:0]
@@ -101,11 +101,9 @@ func (s *Store) takeIn(g *generation, end int64) (err error) {
 	return nil
 }
 
-// applyRun enters the records of one transaction, behind a screen if they are
+// showRun enters the records of one transaction, behind a screen if they are
 // several, so that no reader of this handle sees a part of it.
-func (s *Store) applyRun(g *generation, run []logRecord, end int64) error {
-	g.index.mu.Lock()
-	defer g.index.mu.Unlock()
+func (s *Store) showRun(g *generation, run []logRecord) error {
 	if len(run) > 1 {
 		earlier := make(before, len(run))
 		for i := range run {
@@ -115,14 +113,7 @@ func (s *Store) applyRun(g *generation, run []logRecord, end int64) error {
 		g.applying.Store(&earlier)
 		defer g.applying.Store(nil)
 	}
-	for i := range run {
-		if err := s.replayOne(g, &run[i]); err != nil {
-			return err
-		}
-	}
-	g.end.Store(end)
-	g.revision.Store(run[len(run)-1].entry.Revision)
-	return nil
+	return s.enterRun(g, run)
 }
 
 // refresh maps what another process has added to the file.

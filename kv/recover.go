@@ -18,74 +18,87 @@ import (
 func (s *Store) recover(g *generation, mark crc.Mark) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
-	log := g.bytes()
 	defer runtime.KeepAlive(g)
+	log := g.bytes()
 	s.clock.advance(mark.Stamp)
 	promised := mark.Off
 	if s.opts.ReadOnly {
 		word := g.tailWord().Load()
 		g.seen.Store(word)
-		if tail := int64(word &^ crc.Superseded); tail <= int64(len(log)) && liveHolder(g.log.current.Load()) != 0 {
+		if liveHolder(g.log.current.Load()) != 0 {
 			// Behind the tail of a writer that lives are records which it has not
 			// published, and may not. Without one, a tail word that a power cut left
 			// says nothing: the records do.
+			tail := int64(word &^ crc.Superseded)
+			if tail < mark.Off || tail > int64(len(log)) || tail%crc.Align != 0 {
+				return &CorruptError{Path: s.path, Ranges: []Range{{crc.TailOff, 8}}, What: "the tail word is not where a log can end"}
+			}
 			log, promised = log[:tail], tail
 		}
 	}
 
 	scan := newScanner(g, log)
-	why := s.replay(g, &scan)
-	end := g.end.Load()
-	g.synced.Store(min(mark.Off, end))
-	switch {
-	case errors.Is(why, crc.ErrFlags):
-		return why
-	case errors.Is(why, codec.ErrEntry), why == errOrder: // sealed as it is: no torn write
-	case end >= promised && !s.opts.Salvage:
+	run, why, err := s.replay(g, &scan)
+	if err != nil || errors.Is(why, crc.ErrFlags) {
+		return errors.Join(err, why)
+	}
+	g.synced.Store(min(mark.Off, g.end.Load()))
+	// A record that was sealed as it is, and makes no sense, is no torn write.
+	sealed := errors.Is(why, codec.ErrEntry) || why == errOrder
+	if g.end.Load() >= promised && !sealed && !s.opts.Salvage {
 		return nil
 	}
-	if err := s.salvage(g, &scan, promised); err != nil {
+	if sealed {
+		promised = max(promised, scan.off+crc.Align)
+	}
+	damaged := scan.off
+	if err := s.salvage(g, &scan, run, promised); err != nil || len(g.missing) == 0 {
 		return err
-	}
-	if len(g.missing) == 0 {
-		return nil
 	}
 	corrupt := &CorruptError{Path: s.path, Ranges: slices.Clone(g.missing), What: why.Error()}
 	s.opts.Logger.Error("store is corrupt", "path", s.path, "salvage", s.opts.Salvage, "err", corrupt)
 	if s.opts.Salvage {
 		return nil
 	}
-	return &Error{Op: "open", Path: s.path, Offset: end, Err: corrupt}
+	return &Error{Op: "open", Path: s.path, Offset: damaged, Err: corrupt}
 }
 
-// replay enters into the index of g every record that scan finds, and leaves out
-// a transaction of which the end is missing. It returns why the scan ended.
-func (s *Store) replay(g *generation, scan *scanner) error {
-	var run []logRecord // of the transaction under way
+// replay enters into the index of g what scan finds, run by run. It returns the
+// records of a run without an end, and why the scan ended. err is for want of
+// memory.
+func (s *Store) replay(g *generation, scan *scanner) (run []logRecord, why, err error) {
 	progress := s.newProgress("recover", int64(len(scan.log)))
-	g.index.mu.Lock()
-	defer g.index.mu.Unlock()
 	for {
-		r, err := scan.next()
-		if err != nil {
-			if len(run) > 0 {
-				scan.off, scan.revision = run[0].off, run[0].entry.Revision-1
-			}
-			return err
+		r, why := scan.next()
+		if why != nil {
+			return run, why, nil
 		}
 		progress.at(scan.off)
 		if run = append(run, r); r.more {
 			continue
 		}
-		for i := range run {
-			if err := s.replayOne(g, &run[i]); err != nil {
-				return err
-			}
+		if err := s.enterRun(g, run); err != nil {
+			return nil, nil, err
 		}
 		run = run[:0]
-		g.end.Store(scan.off)
-		g.revision.Store(max(g.header.BaseRevision, scan.revision))
 	}
+}
+
+// enterRun enters records that lie end to end, the last of which ends the log.
+func (s *Store) enterRun(g *generation, run []logRecord) error {
+	g.index.mu.Lock()
+	defer g.index.mu.Unlock()
+	for i := range run {
+		if err := s.replayOne(g, &run[i]); err != nil {
+			return err
+		}
+	}
+	if len(run) > 0 {
+		last := &run[len(run)-1]
+		g.end.Store(last.off + last.size)
+		g.revision.Store(max(g.header.BaseRevision, last.entry.Revision))
+	}
+	return nil
 }
 
 func (s *Store) replayOne(g *generation, r *logRecord) error {
@@ -93,34 +106,29 @@ func (s *Store) replayOne(g *generation, r *logRecord) error {
 	return g.enter(&r.entry, g.index.hash.sum(r.entry.Key), r.off, r.size)
 }
 
-// salvage goes on behind the place where replay ended: it notes the damaged
-// ranges in g.missing, and enters what verifies after them.
-func (s *Store) salvage(g *generation, scan *scanner, durable int64) error {
+// salvage goes on where replay ended, with a run of which the rest is not there:
+// it notes the damaged ranges in g.missing, and enters what verifies, be it a part
+// of a transaction. Damage at or beyond durable with nothing behind it is a torn
+// tail.
+func (s *Store) salvage(g *generation, scan *scanner, run []logRecord, durable int64) error {
 	budget := 4*int64(len(scan.log)) + 64<<20
-	g.index.mu.Lock()
-	defer g.index.mu.Unlock()
 	for {
 		from := scan.off
 		found := scan.resync(&budget)
-		switch {
-		case found:
-			g.missing = append(g.missing, Range{Off: from, Len: scan.off - from})
-		case from < durable:
+		if !found && from >= durable {
+			return nil
+		}
+		if err := s.enterRun(g, run); err != nil {
+			return err
+		}
+		if !found {
 			g.missing = append(g.missing, Range{Off: from, Len: durable - from})
 			return nil
-		default:
-			return nil // a torn tail, or slack
 		}
-		for {
-			r, err := scan.next()
-			if err != nil {
-				break
-			}
-			if err := s.replayOne(g, &r); err != nil {
-				return err
-			}
-			g.end.Store(scan.off)
-			g.revision.Store(max(g.header.BaseRevision, scan.revision))
+		g.missing = append(g.missing, Range{Off: from, Len: scan.off - from})
+		var err error
+		if run, _, err = s.replay(g, scan); err != nil {
+			return err
 		}
 	}
 }

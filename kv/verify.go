@@ -59,6 +59,7 @@ func (s *Store) verifyLog(ctx context.Context, v *view, r *Report) error {
 	cur := newCursor(v.g, v.end, false).at(v.snap)
 	cur.current = func(h uint64, key []byte, _ int64) int64 { return v.snap.find(h, key) }
 	more := false
+	budget := 4*v.end + 64<<20
 	for {
 		items, err := cur.next()
 		switch {
@@ -66,9 +67,8 @@ func (s *Store) verifyLog(ctx context.Context, v *view, r *Report) error {
 			return ctx.Err()
 		case err != nil:
 			r.violate(cur.scan.off, "record: %v", err)
-			budget := v.end
-			if !cur.scan.resync(&budget) {
-				return nil
+			if found, err := cur.resync(&budget); !found {
+				return err
 			}
 			continue
 		case len(items) == 0:
