@@ -50,15 +50,26 @@ func markSum(mark []byte, salt uint64) uint64 {
 // with the greater revision, then the greater offset, then the greater stamp. With no valid one it is the mark of a file of which nothing but the header is
 // known to be durable: {HeaderSize, h.BaseRevision, 0}. A bad slot is no error: it is what a torn write of a mark leaves.
 func DecodeMark(header []byte, h *Header) Mark {
-	best := Mark{Off: HeaderSize, Revision: h.BaseRevision}
+	m, _ := bestMark(header, h)
+	return m
+}
+
+// NextMark returns the slot that the next mark is to be written to: the one whose mark does not count. The arguments are those of DecodeMark.
+func NextMark(header []byte, h *Header) uint64 {
+	_, slot := bestMark(header, h)
+	return (slot + 1) & 1
+}
+
+// bestMark returns the mark that counts and its slot; with no valid one, slot 1.
+func bestMark(header []byte, h *Header) (best Mark, slot uint64) {
+	best, slot = Mark{Off: HeaderSize, Revision: h.BaseRevision}, 1
 	found := false
 	for i := range uint64(2) {
-		m, ok := decodeSlot(header, i, h.Salt)
-		if ok && (!found || m.newer(best)) {
-			best, found = m, true
+		if m, ok := decodeSlot(header, i, h.Salt); ok && (!found || m.newer(best)) {
+			best, slot, found = m, i, true
 		}
 	}
-	return best
+	return best, slot
 }
 
 // newer reports whether m counts rather than o.

@@ -123,3 +123,27 @@ func TestMarkAllocs(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// Goal: marks are written alternately, whatever is in the slots at first. Method: write each mark to the slot that NextMark names; with either
+// slot damaged, the other one's mark is left.
+func TestNextMark(t *testing.T) {
+	for damaged := range uint64(2) {
+		b := make([]byte, crc.HeaderSize)
+		crc.EncodeHeader(b, &sampleHeader)
+		for i := range int64(4) {
+			m := crc.Mark{Off: crc.HeaderSize + 8*i, Revision: sampleHeader.BaseRevision + uint64(i)}
+			slot := crc.NextMark(b, &sampleHeader)
+			if want := uint64(i & 1); slot != want {
+				t.Fatalf("mark %d goes to slot %d, want %d", i, slot, want)
+			}
+			crc.EncodeMark(b[crc.MarkOff(slot):], m, sampleHeader.Salt)
+			if got := crc.DecodeMark(b, &sampleHeader); got != m {
+				t.Fatalf("mark %d: %+v, want %+v", i, got, m)
+			}
+		}
+		b[crc.MarkOff(damaged)]++
+		if got, want := crc.NextMark(b, &sampleHeader), damaged; got != want {
+			t.Errorf("slot %d damaged: the next mark goes to slot %d", damaged, got)
+		}
+	}
+}

@@ -2,6 +2,9 @@ package kv
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -316,6 +319,10 @@ func (c *compaction) replace() (durable uint64, err error) {
 	}
 	if err := c.finish(revision); err != nil {
 		return 0, err
+	}
+	// Whatever else has come to the path is not ours to replace.
+	if at, err := c.old.file.IsAt(s.path); err != nil || !at {
+		return 0, errors.Join(fmt.Errorf("the path no longer names this store's file: %w", fs.ErrNotExist), err)
 	}
 	// First the word and then the rename: a follower that sees the word looks at
 	// the path until that names another file, so that a crash here does it no harm.

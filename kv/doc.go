@@ -8,7 +8,7 @@
 //	err = store.Put([]byte("greeting"), []byte("hello"))
 //	value, err := store.Get([]byte("greeting"))
 //
-// A store is one file. Everything beside it (NAME.next, NAME.new-*) is left over
+// A store is one file. Everything beside it (NAME.mmapkv-next, NAME.mmapkv-new-*) is left over
 // from an operation that was cut off, and may be deleted while nobody has the
 // store open.
 //

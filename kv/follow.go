@@ -10,48 +10,46 @@ import (
 // followed returns the generation that a read-only handle reads from, having
 // taken in what is new: one load if nothing is.
 func (s *Store) followed(g *generation) (*generation, error) {
-	word, err := g.publishedTail()
-	if err != nil || word == g.seen.Load() {
+	if new, err := g.hasNew(); err != nil || !new {
 		return g, err
 	}
 	return s.catchUp()
 }
 
-// publishedTail loads the tail word.
-func (g *generation) publishedTail() (word uint64, err error) {
+// hasNew tells whether the tail word says more than has been taken in.
+func (g *generation) hasNew() (_ bool, err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
-	return g.tailWord().Load(), nil
+	return g.tailWord().Load() > uint64(g.end.Load()), nil // the superseded bit is the highest
 }
 
 // catchUp takes in what the writer has published since a read-only handle last
 // looked, and returns the generation to read from. Its cost is that of what is
 // new; after a compaction, that of opening the store.
-func (s *Store) catchUp() (*generation, error) {
+func (s *Store) catchUp() (_ *generation, err error) {
 	s.follow.Lock()
 	defer s.follow.Unlock()
 	g := s.gen.Load()
 	if g == nil {
 		return nil, ErrClosed
 	}
-	word, err := g.publishedTail()
-	if err != nil || word == g.seen.Load() {
-		return g, err // another reader was first
-	}
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+	word := g.tailWord().Load()
 	if word&crc.Superseded != 0 {
+		// If the path still names the file, the rename is about to come, or the
+		// writer died before it: the next read looks again.
 		if at, err := g.file.IsAt(s.path); err != nil || !at {
 			return s.switchOver(g)
 		}
 	}
-	if err := s.takeIn(g, int64(word&^crc.Superseded)); err != nil {
-		return nil, err
+	err = s.takeIn(g, int64(word&^crc.Superseded))
+	if err != nil && liveHolder(g.log.current.Load()) == 0 {
+		// A power cut left the tail word beyond the records. The next writer will
+		// set it right.
+		return g, nil
 	}
-	if word&crc.Superseded == 0 {
-		g.seen.Store(word)
-	}
-	// Else the rename is about to come, or the writer died before it: the next
-	// read looks again.
-	return g, nil
+	return g, err
 }
 
 // switchOver opens the generation that is at the path now.
@@ -69,9 +67,7 @@ func (s *Store) switchOver(old *generation) (*generation, error) {
 }
 
 // takeIn enters the records up to end, which the writer has published.
-func (s *Store) takeIn(g *generation, end int64) (err error) {
-	guard := mmapfile.EnterGuard()
-	defer guard.Exit(g.mapped, &err)
+func (s *Store) takeIn(g *generation, end int64) error {
 	defer runtime.KeepAlive(g)
 	if end > g.file.Size() {
 		if err := g.refresh(); err != nil {

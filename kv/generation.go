@@ -82,15 +82,13 @@ type generation struct {
 	applying atomic.Pointer[before]
 
 	synced      atomic.Int64 // bytes of the file that were synced; owned by the sync leader
-	marks       uint64       // durable marks written; owned by the sync leader
-	marksSynced uint64       // marks that are durable; owned by the sync leader
+	marks       uint64       // counts the durable marks, its lowest bit the slot of the next; owned by the sync leader
+	marksSynced uint64       // marks when they were durable last; owned by the sync leader
 
 	growing   sync.Mutex          // one growth at a time
 	outgrown  []*mmapfile.Mapping // guarded by growing: kept for readers that hold only the generation
 	populated int64               // guarded by growing: the pages up to it have been faulted in
 	aheadAt   atomic.Int64        // the end at which to look ahead again
-
-	seen atomic.Uint64 // tail word up to which a read-only handle has followed
 
 	missing []Range // damaged bytes that a salvage passed over; immutable after Open
 }
@@ -183,10 +181,8 @@ func (c *clock) advance(t int64) {
 	}
 }
 
+// now returns the time in unix milliseconds.
+func (c *clock) now() int64 { return max(time.Now().UnixMilli(), c.newest.Load()*1000) }
+
 // expired tells whether a deadline, in unix milliseconds, has passed. 0 never does.
-func (c *clock) expired(deadline int64) bool {
-	if deadline == 0 {
-		return false
-	}
-	return deadline <= max(time.Now().UnixMilli(), c.newest.Load()*1000)
-}
+func (c *clock) expired(deadline int64) bool { return deadline != 0 && deadline <= c.now() }

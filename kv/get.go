@@ -18,7 +18,7 @@ func (s *Store) enter() (*generation, error) {
 	if g == nil {
 		return nil, ErrClosed
 	}
-	if s.opts.ReadOnly {
+	if s.opts.ReadOnly && !s.opts.Salvage {
 		return s.followed(g)
 	}
 	return g, nil

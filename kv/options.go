@@ -72,8 +72,9 @@ type Options struct {
 	// starts in the background, once at least 4 MiB are dead. Default 0.5;
 	// negative: only Compact compacts.
 	CompactAt float64
-	// Salvage opens a corrupt store all the same, read-only, with every record
-	// that verifies; Stats().Missing tells which bytes do not.
+	// Salvage opens a corrupt store all the same, read-only and as it is at that
+	// moment, with every record that verifies; Stats().Missing tells which bytes
+	// do not.
 	Salvage bool
 	// VerifyReads checks the sum of each record that a read returns, at the
 	// cost of hashing it.

@@ -34,7 +34,7 @@ func (s *Store) PutDurable(key, value []byte) error {
 // is a time of day that is kept with the entry, across Close and Open too; a
 // clock set back revives nothing.
 func (s *Store) PutTTL(key, value []byte, ttl time.Duration) error {
-	expiry, err := expiryIn(ttl)
+	expiry, err := s.clock.after(ttl)
 	if err != nil {
 		return s.wrap("put", 0, err)
 	}
@@ -47,14 +47,6 @@ func (s *Store) PutUntil(key, value []byte, deadline time.Time) error {
 	return s.write("put", &codec.Entry{Key: key, Value: value, Expiry: expiryAt(deadline)}, false)
 }
 
-// expiryIn returns the expiry of an entry that is to live for ttl.
-func expiryIn(ttl time.Duration) (int64, error) {
-	if ttl <= 0 {
-		return 0, fmt.Errorf("%w: ttl of %v", fs.ErrInvalid, ttl)
-	}
-	return expiryAt(time.Now().Add(ttl).Add(time.Millisecond - 1)), nil
-}
-
 // expiryAt returns a deadline as it is kept: unix milliseconds, at least 1, since
 // 0 stands for never.
 func expiryAt(deadline time.Time) int64 {
@@ -62,6 +54,14 @@ func expiryAt(deadline time.Time) int64 {
 		return math.MaxInt64
 	}
 	return max(1, deadline.UnixMilli())
+}
+
+// after returns the expiry of an entry that is to live for ttl from now.
+func (c *clock) after(ttl time.Duration) (int64, error) {
+	if ttl <= 0 {
+		return 0, fmt.Errorf("%w: ttl of %v", fs.ErrInvalid, ttl)
+	}
+	return expiryAt(time.UnixMilli(c.now()).Add(ttl).Add(time.Millisecond - 1)), nil
 }
 
 // Delete removes key. To remove a key that is absent is no error and writes

@@ -19,12 +19,16 @@ func (s *Store) recover(g *generation, mark crc.Mark) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
 	defer runtime.KeepAlive(g)
-	log := g.bytes()
 	s.clock.advance(mark.Stamp)
 	promised := mark.Off
+	log := g.bytes()
 	if s.opts.ReadOnly {
+		// A writer may have added to the file since it was mapped.
 		word := g.tailWord().Load()
-		g.seen.Store(word)
+		if err := g.refresh(); err != nil {
+			return err
+		}
+		log = g.bytes()
 		if liveHolder(g.log.current.Load()) != 0 {
 			// Behind the tail of a writer that lives are records which it has not
 			// published, and may not. Without one, a tail word that a power cut left
@@ -48,7 +52,9 @@ func (s *Store) recover(g *generation, mark crc.Mark) (err error) {
 	if g.end.Load() >= promised && !sealed && !s.opts.Salvage {
 		return nil
 	}
-	if sealed {
+	if sealed || len(run) > 0 && g.end.Load() < promised {
+		// What is missing, of the record's sense or of its transaction, is missing
+		// here, though all bytes up to here verify.
 		promised = max(promised, scan.off+crc.Align)
 	}
 	damaged := scan.off

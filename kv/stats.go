@@ -81,12 +81,12 @@ func Inspect(path string) (info FileInfo, err error) {
 		return info, wrapError("inspect", resolved, 0, err)
 	}
 	defer f.Close()
-	h, mark, err := readHeader(f)
+	h, err := readHeader(f)
 	if err != nil {
 		return info, wrapError("inspect", resolved, 0, err)
 	}
-	info, err = describe(f, &h)
-	info.Path, info.DurableTail, info.DurableRevision = resolved, mark.Off, mark.Revision
+	info, err = describe(f, &h.Header)
+	info.Path, info.DurableTail, info.DurableRevision = resolved, h.mark.Off, h.mark.Revision
 	return info, wrapError("inspect", resolved, 0, err)
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,6 +74,10 @@ func Open(path string, opts *Options) (*Store, error) {
 		return nil, wrapError("open", path, 0, fmt.Errorf("Options.Shared: %w", errors.ErrUnsupported))
 	}
 	resolved, err := resolve(path)
+	if err == nil && !o.ReadOnly && strings.HasSuffix(resolved, nextSuffix) {
+		// Another store's holder would take it for its own, cut-off compaction.
+		err = fmt.Errorf("%w: names that end with %s are not for stores", fs.ErrInvalid, nextSuffix)
+	}
 	if err != nil {
 		return nil, wrapError("open", path, 0, err)
 	}
@@ -158,25 +163,34 @@ func (g *generation) clearHolder() (err error) {
 
 // load checks the header of f and rebuilds the index from the log.
 func (s *Store) load(f *mmapfile.File) (*generation, error) {
-	h, mark, err := readHeader(f)
+	h, err := readHeader(f)
 	if err != nil {
 		return nil, err
 	}
-	g := newGeneration(f, h)
-	return g, s.recover(g, mark)
+	g := newGeneration(f, h.Header)
+	g.marks, g.marksSynced = h.nextMark, h.nextMark
+	return g, s.recover(g, h.mark)
 }
 
-func readHeader(f *mmapfile.File) (h crc.Header, mark crc.Mark, err error) {
+// head is what a file's header says.
+type head struct {
+	crc.Header
+	mark     crc.Mark
+	nextMark uint64 // slot
+}
+
+func readHeader(f *mmapfile.File) (h head, err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(f, &err)
 	m := f.Mapping()
 	defer runtime.KeepAlive(m)
 	b := m.Bytes()
 	b = b[:min(len(b), crc.HeaderSize)]
-	if h, err = crc.DecodeHeader(b); err != nil {
-		return h, mark, err
+	if h.Header, err = crc.DecodeHeader(b); err != nil {
+		return h, err
 	}
-	return h, crc.DecodeMark(b, &h), nil
+	h.mark, h.nextMark = crc.DecodeMark(b, &h.Header), crc.NextMark(b, &h.Header)
+	return h, nil
 }
 
 // lockFile opens the file at the path for writing, creating it if need be, and
@@ -196,7 +210,7 @@ func (s *Store) lockFile() (f *mmapfile.File, created bool, err error) {
 			return nil, false, err
 		}
 		// To lock writes to the file: not before it is known to be a store.
-		if _, _, err = readHeader(f); err == nil {
+		if _, err = readHeader(f); err == nil {
 			err = f.TryLock(crc.HolderOff)
 		}
 		if err == nil {
@@ -222,9 +236,9 @@ func (s *Store) lockFile() (f *mmapfile.File, created bool, err error) {
 }
 
 const (
-	newSuffix  = ".new-"  // + random: a store that has not got its name yet
-	nextSuffix = ".next"  // the generation that a compaction writes
-	minExtent  = 32 << 10 // bytes: the length of a new store
+	newSuffix  = ".mmapkv-new-" // + random: a store that has not got its name yet
+	nextSuffix = ".mmapkv-next" // the generation that a compaction writes
+	minExtent  = 32 << 10       // bytes: the length of a new store
 )
 
 // create makes an empty store. It gets its name only when it is whole: a crash

@@ -98,8 +98,8 @@ func (s *Store) mark(g *generation, end int64, revision uint64) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
 	b := g.bytes()
-	g.marks++
 	crc.EncodeMark(b[crc.MarkOff(g.marks):], crc.Mark{Off: end, Revision: revision, Stamp: s.clock.newest.Load()}, g.header.Salt)
+	g.marks++
 	g.synced.Store(end)
 	return nil
 }

@@ -92,7 +92,7 @@ func (tx *Tx) Put(key, value []byte) error {
 
 // PutTTL is Put of an entry that is absent again ttl from now.
 func (tx *Tx) PutTTL(key, value []byte, ttl time.Duration) error {
-	expiry, err := expiryIn(ttl)
+	expiry, err := tx.s.clock.after(ttl)
 	if err != nil {
 		return tx.s.wrap("put", 0, err)
 	}
