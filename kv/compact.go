@@ -24,7 +24,7 @@ type CompactInfo struct {
 }
 
 const (
-	compactFloor = 4 << 20   // dead bytes below which no compaction starts by itself
+	compactFloor = 4 << 20   // dead bytes below which no compaction starts by itself; less if MaxSize is small
 	compactBuf   = 1 << 20   // bytes written at once
 	compactLast  = 256 << 10 // bytes that may be left to copy under the write lock
 	compactTurns = 8         // rounds of catching up before the rest is copied under the lock
@@ -294,7 +294,7 @@ func (c *compaction) takeOver() error {
 		return err
 	}
 	length := c.old.file.Size()
-	c.old.letGo(false)
+	letGo(c.old.file, c.old.mapped)
 	if length >= compactGC {
 		go runtime.GC() // its blocks are free once it is unmapped
 	}
@@ -363,22 +363,62 @@ func (g *generation) supersede(yes bool) (err error) {
 	return nil
 }
 
-// compactIfDue starts a compaction in the background if enough is dead.
+// compactIfDue starts a compaction in the background if enough is dead, or may be
+// by now: what has a deadline is counted, once the log has grown by half since it
+// was counted last.
 func (s *Store) compactIfDue(g *generation) {
-	dead := g.dead()
-	if s.opts.CompactAt < 0 || dead < s.compactFrom.Load() || float64(dead) < s.opts.CompactAt*float64(g.end.Load()) {
-		return
-	}
-	if !s.compactKicked.CompareAndSwap(false, true) {
+	dead, end := g.dead(), g.end.Load()
+	due := dead >= s.compactFrom.Load() && s.enough(dead, end)
+	count := end >= g.countAt.Load() && s.enough(dead+g.mortal.Load(), end)
+	if s.opts.CompactAt < 0 || !due && !count || !s.compactKicked.CompareAndSwap(false, true) {
 		return
 	}
 	s.spawn(func() {
 		defer s.compactKicked.Store(false)
+		if !due {
+			g.countAt.Store(end + end/2)
+			if expired, err := s.expiredBytes(g, end); err != nil || !s.enough(dead+expired, end) {
+				return
+			}
+		}
 		_, err := s.Compact(s.closing)
-		s.compactFrom.Store(compactFloor)
+		s.compactFrom.Store(s.compactFloor())
 		if err != nil && s.closing.Err() == nil {
 			s.compactFrom.Store(2 * dead) // not again at each write
 			s.opts.Logger.Warn("compaction failed", "path", s.path, "err", err)
 		}
 	})
+}
+
+func (s *Store) enough(dead, end int64) bool { return float64(dead) >= s.opts.CompactAt*float64(end) }
+
+// compactFloor is how many bytes must be dead before a compaction starts.
+func (s *Store) compactFloor() int64 { return min(compactFloor, s.opts.MaxSize/8) }
+
+// expiredBytes counts the bytes of entries that are current and expired.
+func (s *Store) expiredBytes(g *generation, end int64) (n int64, err error) {
+	cur := newCursor(g, end, true).now()
+	cur.want = func(e *codec.Entry) bool { return s.clock.expired(e.Expiry) }
+	for {
+		items, err := cur.next()
+		if err != nil || len(items) == 0 {
+			return n, err
+		}
+		for i := range items {
+			if items[i].live() {
+				n += items[i].size
+			}
+		}
+	}
+}
+
+// compactForSpace compacts because a write found no space, if that promises some.
+// It tells whether the write is worth another try.
+func (s *Store) compactForSpace() bool {
+	g := s.gen.Load()
+	if g == nil || s.opts.CompactAt < 0 || g.dead() < g.end.Load()/8 {
+		return false
+	}
+	_, err := s.Compact(s.closing)
+	return err == nil
 }

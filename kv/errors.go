@@ -101,11 +101,13 @@ var publicErrors = []struct{ low, public error }{
 	{crc.ErrIncompatible, ErrVersion},
 	{crc.ErrHeaderSum, ErrCorrupt},
 	{crc.ErrReserved, ErrCorrupt},
+	{crc.ErrHeaderField, ErrCorrupt},
 	{crc.ErrFlags, ErrVersion},
 	{crc.ErrBounds, ErrCorrupt},
 	{crc.ErrNoRecord, ErrCorrupt},
 	{crc.ErrSum, ErrCorrupt},
 	{codec.ErrEntry, ErrCorrupt},
+	{errOrder, ErrCorrupt},
 }
 
 // wrap makes err the *Error of operation op. Every error leaves the package
@@ -127,7 +129,7 @@ func wrapError(op, path string, off int64, err error) error {
 		err = fmt.Errorf("%w: %w", ErrLocked, err)
 	case errors.As(err, &fault):
 		off = fault.Off
-	case errors.As(err, &pathErr) && pathErr.Path == path:
+	case errors.As(err, &pathErr) && (pathErr.Path == path || strings.HasPrefix(pathErr.Path, path+ownSuffix)):
 		err = stripPath{pathErr}
 	}
 	for _, p := range publicErrors {

@@ -80,36 +80,29 @@ func (s *Store) takeIn(g *generation, end int64) error {
 	}
 	scan := newScanner(g, log[:end])
 	scan.off, scan.revision = g.end.Load(), g.revision.Load()
-	var run []logRecord
 	for scan.off < end {
+		from, earlier := scan.off, make(before)
 		r, err := scan.next()
+		for err == nil && r.more {
+			earlier.note(g, r.entry.Key)
+			r, err = scan.next()
+		}
 		if err != nil {
 			return err
 		}
-		if run = append(run, r); r.more {
-			continue
+		if scan.off-from == r.size {
+			err = s.enterRecord(g, &r)
+		} else {
+			earlier.note(g, r.entry.Key)
+			g.applying.Store(&earlier)
+			err = s.enterSpan(g, scan.log, from, scan.off)
+			g.applying.Store(nil)
 		}
-		if err := s.showRun(g, run); err != nil {
+		if err != nil {
 			return err
 		}
-		run = run[:0]
 	}
 	return nil
-}
-
-// showRun enters the records of one transaction, behind a screen if they are
-// several, so that no reader of this handle sees a part of it.
-func (s *Store) showRun(g *generation, run []logRecord) error {
-	if len(run) > 1 {
-		earlier := make(before, len(run))
-		for i := range run {
-			key := run[i].entry.Key
-			earlier[string(key)] = g.index.find(g.index.hash.sum(key), key)
-		}
-		g.applying.Store(&earlier)
-		defer g.applying.Store(nil)
-	}
-	return s.enterRun(g, run)
 }
 
 // refresh maps what another process has added to the file.

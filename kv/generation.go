@@ -74,8 +74,10 @@ type generation struct {
 	end      atomic.Int64
 	revision atomic.Uint64
 
-	live  atomic.Int64 // bytes of live records; written under Store.mu
-	count atomic.Int64 // records in the log; written under Store.mu
+	live    atomic.Int64 // bytes of live records; written under Store.mu
+	count   atomic.Int64 // records in the log; written under Store.mu
+	mortal  atomic.Int64 // bytes of all records with a deadline; written under Store.mu
+	countAt atomic.Int64 // end at which to count what has expired
 
 	// applying is the transaction whose slots are being stored: until they all
 	// are, readers see the keys as they were before. nil most of the time.
@@ -97,6 +99,13 @@ type generation struct {
 // transaction, 0 for none. It is immutable.
 type before map[string]int64
 
+// note notes where the record of key is.
+func (b before) note(g *generation, key []byte) int64 {
+	off := g.index.find(g.index.hash.sum(key), key)
+	b[string(key)] = off
+	return off
+}
+
 func newGeneration(f *mmapfile.File, h crc.Header) *generation {
 	g := &generation{file: f, mapped: f, header: h}
 	g.log.current.Store(f.Mapping())
@@ -105,6 +114,7 @@ func newGeneration(f *mmapfile.File, h crc.Header) *generation {
 	g.revision.Store(h.BaseRevision)
 	g.synced.Store(crc.HeaderSize)
 	g.aheadAt.Store(f.Size() - f.Size()/4)
+	g.countAt.Store(compactFloor)
 	return g
 }
 
@@ -139,6 +149,9 @@ func (g *generation) enter(e *codec.Entry, h uint64, off, size int64) (err error
 		old, err = g.index.remove(h, e.Key)
 	} else if old, err = g.index.put(h, e.Key, off); err == nil {
 		g.live.Add(size)
+		if e.Expiry != 0 {
+			g.mortal.Add(size)
+		}
 	}
 	if old != 0 {
 		p, _ := g.log.payload(old)

@@ -26,7 +26,7 @@ func extentAfter(size int64) int64 { return min(max(size, minExtent), maxExtent)
 // caller holds mu.
 func (s *Store) room(g *generation, need int64, segments int) error {
 	end := g.end.Load()
-	if need > g.file.Size()-end {
+	if need > int64(len(g.bytes()))-end {
 		if err := s.grow(g, end, need); err != nil {
 			return err
 		}
@@ -46,7 +46,7 @@ func (s *Store) grow(g *generation, end, need int64) error {
 	g.growing.Lock()
 	defer g.growing.Unlock()
 	size := g.file.Size()
-	if need <= size-end {
+	if need <= int64(len(g.bytes()))-end {
 		return nil // lookAhead was first
 	}
 	if need > s.opts.MaxSize-end {

@@ -68,9 +68,10 @@ type Options struct {
 	// MaxSize bounds the file, in bytes; at the bound writes return ErrFull.
 	// Default 0: 8 TiB, the limit of the format.
 	MaxSize int64
-	// CompactAt is the share of dead bytes in the log at which a compaction
-	// starts in the background, once at least 4 MiB are dead. Default 0.5;
-	// negative: only Compact compacts.
+	// CompactAt is the share of dead and expired bytes in the log at which a
+	// compaction starts in the background, once at least 4 MiB, or an eighth of
+	// MaxSize, are dead. A Put or Delete that finds no space compacts too.
+	// Default 0.5; negative: only Compact compacts.
 	CompactAt float64
 	// Salvage opens a corrupt store all the same, read-only and as it is at that
 	// moment, with every record that verifies; Stats().Missing tells which bytes

@@ -2,6 +2,7 @@ package kv
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math"
@@ -87,6 +88,11 @@ func (s *Store) write(op string, e *codec.Entry, durable bool) error {
 	}
 	s.warm(e.Key)
 	revision, err := s.writeLocked(e)
+	if errors.Is(err, ErrFull) || errors.Is(err, mmapfile.ErrNoSpace) {
+		if s.compactForSpace() {
+			revision, err = s.writeLocked(e)
+		}
+	}
 	return s.finish(op, revision, durable, err)
 }
 

@@ -52,9 +52,9 @@ func (s *Store) recover(g *generation, mark crc.Mark) (err error) {
 	if g.end.Load() >= promised && !sealed && !s.opts.Salvage {
 		return nil
 	}
-	if sealed || len(run) > 0 && g.end.Load() < promised {
+	if sealed || g.end.Load() < promised {
 		// What is missing, of the record's sense or of its transaction, is missing
-		// here, though all bytes up to here verify.
+		// here, though all bytes up to here may verify.
 		promised = max(promised, scan.off+crc.Align)
 	}
 	damaged := scan.off
@@ -69,54 +69,67 @@ func (s *Store) recover(g *generation, mark crc.Mark) (err error) {
 	return &Error{Op: "open", Path: s.path, Offset: damaged, Err: corrupt}
 }
 
-// replay enters into the index of g what scan finds, run by run. It returns the
-// records of a run without an end, and why the scan ended. err is for want of
-// memory.
-func (s *Store) replay(g *generation, scan *scanner) (run []logRecord, why, err error) {
+// replay enters into the index of g what scan finds, run by run. It returns where
+// the run begins of which the end was not found, and why the scan ended. err is for
+// want of memory.
+func (s *Store) replay(g *generation, scan *scanner) (run int64, why, err error) {
 	progress := s.newProgress("recover", int64(len(scan.log)))
 	for {
+		run = scan.off
 		r, why := scan.next()
+		if why == nil && !r.more { // almost always
+			if err := s.enterRecord(g, &r); err != nil {
+				return run, nil, err
+			}
+			progress.at(scan.off)
+			continue
+		}
+		// The run may be longer than memory: it is read once to see its end, and
+		// again to enter it.
+		for why == nil && r.more {
+			r, why = scan.next()
+		}
 		if why != nil {
 			return run, why, nil
 		}
-		progress.at(scan.off)
-		if run = append(run, r); r.more {
-			continue
+		if err := s.enterSpan(g, scan.log, run, scan.off); err != nil {
+			return run, nil, err
 		}
-		if err := s.enterRun(g, run); err != nil {
-			return nil, nil, err
-		}
-		run = run[:0]
 	}
 }
 
-// enterRun enters records that lie end to end, the last of which ends the log.
-func (s *Store) enterRun(g *generation, run []logRecord) error {
-	g.index.mu.Lock()
-	defer g.index.mu.Unlock()
-	for i := range run {
-		if err := s.replayOne(g, &run[i]); err != nil {
+// enterSpan enters the records of [from, end), which have been verified.
+func (s *Store) enterSpan(g *generation, log []byte, from, end int64) error {
+	scan := scanner{log: log[:end], salt: g.header.Salt, off: from, trusted: true}
+	for scan.off < end {
+		r, err := scan.next()
+		if err == nil {
+			err = s.enterRecord(g, &r)
+		}
+		if err != nil {
 			return err
 		}
-	}
-	if len(run) > 0 {
-		last := &run[len(run)-1]
-		g.end.Store(last.off + last.size)
-		g.revision.Store(max(g.header.BaseRevision, last.entry.Revision))
 	}
 	return nil
 }
 
-func (s *Store) replayOne(g *generation, r *logRecord) error {
+// enterRecord enters a record that lies at the end of the log.
+func (s *Store) enterRecord(g *generation, r *logRecord) error {
+	g.index.mu.Lock()
+	defer g.index.mu.Unlock()
 	s.clock.advance(r.entry.Written)
-	return g.enter(&r.entry, g.index.hash.sum(r.entry.Key), r.off, r.size)
+	if err := g.enter(&r.entry, g.index.hash.sum(r.entry.Key), r.off, r.size); err != nil {
+		return err
+	}
+	g.end.Store(r.off + r.size)
+	g.revision.Store(max(g.header.BaseRevision, r.entry.Revision))
+	return nil
 }
 
-// salvage goes on where replay ended, with a run of which the rest is not there:
-// it notes the damaged ranges in g.missing, and enters what verifies, be it a part
-// of a transaction. Damage at or beyond durable with nothing behind it is a torn
-// tail.
-func (s *Store) salvage(g *generation, scan *scanner, run []logRecord, durable int64) error {
+// salvage goes on where replay ended, within a run that begins at run: it notes
+// the damaged ranges in g.missing, and enters what verifies, be it a part of a
+// transaction. Damage at or beyond durable with nothing behind it is a torn tail.
+func (s *Store) salvage(g *generation, scan *scanner, run, durable int64) error {
 	budget := 4*int64(len(scan.log)) + 64<<20
 	for {
 		from := scan.off
@@ -124,7 +137,7 @@ func (s *Store) salvage(g *generation, scan *scanner, run []logRecord, durable i
 		if !found && from >= durable {
 			return nil
 		}
-		if err := s.enterRun(g, run); err != nil {
+		if err := s.enterSpan(g, scan.log, run, from); err != nil {
 			return err
 		}
 		if !found {

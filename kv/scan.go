@@ -8,8 +8,10 @@ import (
 )
 
 // errOrder: a record that verifies has a revision that is not above the one
-// before it, so it is left over from another time.
-var errOrder = errors.New("revision does not ascend")
+// before it, or so high that the store could run out of them.
+var errOrder = errors.New("revision out of order")
+
+const maxRevision = 1<<63 - 1
 
 // logRecord is a record that a scan has verified.
 type logRecord struct {
@@ -52,7 +54,7 @@ func (c *scanner) next() (r logRecord, err error) {
 	if r.entry, err = codec.Decode(rec.Payload); err != nil {
 		return r, err
 	}
-	if r.entry.Revision <= c.revision {
+	if r.entry.Revision <= c.revision || r.entry.Revision > maxRevision {
 		return r, errOrder
 	}
 	r.off, r.size, r.more = c.off, rec.Size, rec.Flags&crc.FlagMore != 0

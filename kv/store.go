@@ -92,7 +92,7 @@ func Open(path string, opts *Options) (*Store, error) {
 	}
 	s.sync.durable = g.revision.Load()
 	s.gen.Store(g)
-	s.compactFrom.Store(compactFloor)
+	s.compactFrom.Store(s.compactFloor())
 	s.startTicker()
 	return s, nil
 }
@@ -139,25 +139,23 @@ func (s *Store) openGeneration() (*generation, error) {
 		err = s.settle(g)
 	}
 	if err != nil {
-		f.Close()
+		letGo(f, f)
 		return nil, err
 	}
 	return g, nil
 }
 
-// letGo clears the holder and closes the file, and with it releases the lock.
-func (g *generation) letGo(readOnly bool) error {
-	if !readOnly {
-		g.clearHolder()
-	}
-	return g.file.Close()
+// letGo closes a file, and with it releases the lock, having cleared the holder.
+func letGo(f file, mapped *mmapfile.File) error {
+	// The holder is informative only: a fault in clearing it is nobody's concern.
+	_ = clearHolder(mapped)
+	return f.Close()
 }
 
-// clearHolder is informative only, so that a fault in it is nobody's concern.
-func (g *generation) clearHolder() (err error) {
+func clearHolder(f *mmapfile.File) (err error) {
 	guard := mmapfile.EnterGuard()
-	defer guard.Exit(g.mapped, &err)
-	g.log.current.Load().Word(crc.HolderOff).Store(0)
+	defer guard.Exit(f, &err)
+	f.Mapping().Word(crc.HolderOff).Store(0)
 	return nil
 }
 
@@ -166,6 +164,9 @@ func (s *Store) load(f *mmapfile.File) (*generation, error) {
 	h, err := readHeader(f)
 	if err != nil {
 		return nil, err
+	}
+	if h.BaseRevision > maxRevision {
+		return nil, errOrder
 	}
 	g := newGeneration(f, h.Header)
 	g.marks, g.marksSynced = h.nextMark, h.nextMark
@@ -236,9 +237,10 @@ func (s *Store) lockFile() (f *mmapfile.File, created bool, err error) {
 }
 
 const (
-	newSuffix  = ".mmapkv-new-" // + random: a store that has not got its name yet
-	nextSuffix = ".mmapkv-next" // the generation that a compaction writes
-	minExtent  = 32 << 10       // bytes: the length of a new store
+	ownSuffix  = ".mmapkv-"         // of all that lies beside a store
+	newSuffix  = ownSuffix + "new-" // + random: a store that has not got its name yet
+	nextSuffix = ownSuffix + "next" // the generation that a compaction writes
+	minExtent  = 32 << 10           // bytes: the length of a new store
 )
 
 // create makes an empty store. It gets its name only when it is whole: a crash
@@ -337,7 +339,12 @@ func (s *Store) Close() error {
 			durable, err = s.syncAndTrim(g)
 		}
 		s.gen.Store(nil)
-		s.closeErr = s.wrap("close", 0, errors.Join(err, g.letGo(s.opts.ReadOnly)))
+		if s.opts.ReadOnly {
+			err = g.file.Close()
+		} else {
+			err = errors.Join(err, letGo(g.file, g.mapped))
+		}
+		s.closeErr = s.wrap("close", 0, err)
 		s.sync.leave(durable)
 	})
 	return s.closeErr

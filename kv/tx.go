@@ -150,11 +150,9 @@ func (s *Store) appendAll(g *generation, entries []codec.Entry) (revision uint64
 	earlier := make(before, len(entries))
 	total := int64(0)
 	for _, e := range entries {
-		off := g.index.find(g.index.hash.sum(e.Key), e.Key)
-		if e.Kind == codec.Delete && off == 0 {
+		if earlier.note(g, e.Key) == 0 && e.Kind == codec.Delete {
 			continue
 		}
-		earlier[string(e.Key)] = off
 		kept = append(kept, e)
 		s.stamp(g, &kept[len(kept)-1], uint64(len(kept)))
 		total += crc.RecordSize(kept[len(kept)-1].Size())

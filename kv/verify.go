@@ -134,14 +134,14 @@ func (s *Store) verifyIndex(v *view, r *Report) (err error) {
 
 // durableMark reads the mark from the header.
 func (g *generation) durableMark() crc.Mark {
-	h := g.header
-	return crc.DecodeMark(g.bytes()[:crc.HeaderSize], &h)
+	return crc.DecodeMark(g.bytes()[:crc.HeaderSize], &g.header)
 }
 
 // WriteTo writes a consistent copy of the store, as it is now, that Open opens:
 // a backup. Readers and writers go on. The copy has all that the log has, dead
-// records included; all of it counts as durable there, so that a copy which was
-// cut short or damaged later is refused by Open, not mended.
+// records included; each is verified on the way. All of it counts as durable
+// there, so that a copy which was cut short or damaged later is refused by Open,
+// not mended.
 func (s *Store) WriteTo(w io.Writer) (n int64, err error) {
 	v, err := s.view()
 	if err != nil {
@@ -153,25 +153,26 @@ func (s *Store) WriteTo(w io.Writer) (n int64, err error) {
 	}
 	n, err = s.writeLog(w, v)
 	runtime.KeepAlive(v.g)
-	return n, s.wrap("write", 0, err)
+	return n, s.wrap("write", n, err)
 }
+
+const copyChunk = 1 << 20 // bytes given to a Writer at once, at least
 
 func (s *Store) writeLog(w io.Writer, v *view) (n int64, err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(v.g.mapped, &err)
 	head := make([]byte, crc.HeaderSize)
-	h := v.g.header
-	crc.EncodeHeader(head, &h)
+	crc.EncodeHeader(head, &v.g.header)
 	putTail(head, uint64(v.end))
-	crc.EncodeMark(head[crc.MarkOff(0):], crc.Mark{Off: v.end, Revision: v.revision, Stamp: s.clock.newest.Load()}, h.Salt)
-	log := v.g.bytes()[:v.end]
+	crc.EncodeMark(head[crc.MarkOff(0):], crc.Mark{Off: v.end, Revision: v.revision, Stamp: s.clock.newest.Load()}, v.g.header.Salt)
 	written, err := w.Write(head)
 	n = int64(written)
-	for n < v.end && err == nil {
-		written, err = w.Write(log[n:min(n+copyChunk, v.end)])
-		n += int64(written)
+	scan := newScanner(v.g, v.g.bytes()[:v.end])
+	for err == nil && scan.off < v.end {
+		if _, err = scan.next(); err == nil && (scan.off-n >= copyChunk || scan.off == v.end) {
+			written, err = w.Write(scan.log[n:scan.off])
+			n += int64(written)
+		}
 	}
 	return n, err
 }
-
-const copyChunk = 1 << 20 // bytes given to a Writer at once

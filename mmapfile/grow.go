@@ -16,8 +16,8 @@ import (
 // length is durable after SyncFile or a Sync that reaches into the new part.
 //
 // On failure nothing changed: blocks had in part are given back. ErrNoSpace: it
-// works again when there is space. Also ErrNoAddressSpace, ErrReadOnly,
-// fs.ErrClosed.
+// works again when there is space. ErrShrunk: somebody else cut the file. Also
+// ErrNoAddressSpace, ErrReadOnly, fs.ErrClosed.
 func (f *File) Grow(size int64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -28,6 +28,9 @@ func (f *File) Grow(size int64) error {
 		st, err := f.fstat(fd)
 		if err != nil {
 			return err
+		}
+		if st.Size < f.size.Load() {
+			return pathError(allocateCall, f.path, ErrShrunk)
 		}
 		if size <= st.Size {
 			return f.follow(fd, st.Size)

@@ -135,7 +135,8 @@ func TestRefresh(t *testing.T) {
 	}
 }
 
-// Goal: Grow starts from the length that the file has, not from the one it knew.
+// Goal: Grow starts from the length that the file has, not from the one it knew;
+// but not where it was cut, of which whoever writes must hear.
 func TestGrowAfterOthers(t *testing.T) {
 	f, path := newTestFile(t, 1)
 	g := openTest(t, path, ReadWrite)
@@ -145,6 +146,10 @@ func TestGrowAfterOthers(t *testing.T) {
 	checkSize(t, g, path, 6*pageSize)
 	checkFilled(t, g.Mapping().Bytes(), 6)
 	must(t, f.Truncate(2*pageSize))
+	if err := g.Grow(7 * pageSize); !errors.Is(err, ErrShrunk) {
+		t.Fatalf("growing a file that was cut: %v", err)
+	}
+	must(t, g.Refresh())
 	must(t, g.Grow(4*pageSize))
 	if st, _ := os.Stat(path); st.Size() != 4*pageSize || g.Size() != 4*pageSize {
 		t.Fatalf("file %d, Size %d; want %d", st.Size(), g.Size(), 4*pageSize)
