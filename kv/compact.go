@@ -197,39 +197,40 @@ func (c *compaction) copyTo(end int64) (err error) {
 	return c.flush()
 }
 
-// copyRecord appends the record of it, resealed for its new place.
+// copyRecord appends the record of it, sealed for its new place. The payload is
+// copied as it is, fields that a later version wrote included.
 func (c *compaction) copyRecord(it *item) error {
-	n := it.entry.Size()
-	size := crc.RecordSize(n)
-	if int64(len(c.buf))+size > compactBuf {
+	if int64(len(c.buf))+it.size > compactBuf {
 		if err := c.flush(); err != nil {
 			return err
 		}
 	}
-	if size > compactBuf {
-		return c.copyLarge(it, size)
+	if it.size > compactBuf {
+		return c.copyLarge(it)
 	}
 	at := len(c.buf)
-	c.buf = append(c.buf, make([]byte, size)...)
-	rec := c.buf[at:]
-	codec.Append(rec[crc.FrameSize:crc.FrameSize], &it.entry)
-	off := c.off + int64(at)
-	crc.Seal(rec, n, 0, c.next.header.Salt, off)
-	c.entered = append(c.entered, logRecord{off: off, size: size, entry: it.entry})
+	c.buf = append(c.buf, make([]byte, it.size)...)
+	c.seal(c.buf[at:], it, c.off+int64(at))
 	return nil
+}
+
+// seal makes rec the record of it for offset off of the next log.
+func (c *compaction) seal(rec []byte, it *item, off int64) {
+	copy(rec[crc.FrameSize:], it.payload)
+	crc.Seal(rec, len(it.payload), 0, c.next.header.Salt, off)
+	c.entered = append(c.entered, logRecord{off: off, size: it.size, entry: it.entry})
 }
 
 // copyLarge copies a record that is larger than the buffer, which is empty, by
 // way of the mapping.
-func (c *compaction) copyLarge(it *item, size int64) (err error) {
-	if err := c.reserve(size); err != nil {
+func (c *compaction) copyLarge(it *item) (err error) {
+	if err := c.reserve(it.size); err != nil {
 		return err
 	}
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(c.next.mapped, &err)
-	c.next.encode(&it.entry, c.off, 0)
-	c.entered = append(c.entered, logRecord{off: c.off, size: size, entry: it.entry})
-	c.off += size
+	c.seal(c.next.bytes()[c.off:c.off+it.size], it, c.off)
+	c.off += it.size
 	return c.enter()
 }
 
@@ -401,7 +402,7 @@ func (s *Store) expiredBytes(g *generation, end int64) (n int64, err error) {
 	cur.want = func(e *codec.Entry) bool { return s.clock.expired(e.Expiry) }
 	for {
 		items, err := cur.next()
-		if err != nil || len(items) == 0 {
+		if err != nil || len(items) == 0 || s.closing.Err() != nil {
 			return n, err
 		}
 		for i := range items {

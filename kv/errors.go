@@ -35,9 +35,10 @@ var (
 	ErrFormat = errors.New("not a store")
 	// ErrVersion: the file was written by a later release of this package.
 	ErrVersion = errors.New("format of a later release")
-	// ErrPoisoned: an earlier sync failed, so that nobody can tell what the
-	// device holds. Reading goes on; Close and open again to write.
-	ErrPoisoned = errors.New("store is poisoned by a failed sync")
+	// ErrPoisoned: an earlier sync failed, or a store into the mapping did, so that
+	// nobody can tell what the device holds. Reading goes on; Close and open again
+	// to write.
+	ErrPoisoned = errors.New("store takes no more writes since one failed half-way")
 )
 
 // Error says which operation failed, on which store, and why.

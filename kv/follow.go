@@ -10,14 +10,14 @@ import (
 // followed returns the generation that a read-only handle reads from, having
 // taken in what is new: one load if nothing is.
 func (s *Store) followed(g *generation) (*generation, error) {
-	if new, err := g.hasNew(); err != nil || !new {
+	if more, err := g.hasMore(); err != nil || !more {
 		return g, err
 	}
 	return s.catchUp()
 }
 
-// hasNew tells whether the tail word says more than has been taken in.
-func (g *generation) hasNew() (_ bool, err error) {
+// hasMore tells whether the tail word says more than has been taken in.
+func (g *generation) hasMore() (_ bool, err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
 	return g.tailWord().Load() > uint64(g.end.Load()), nil // the superseded bit is the highest

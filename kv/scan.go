@@ -17,7 +17,8 @@ const maxRevision = 1<<63 - 1
 type logRecord struct {
 	off, size int64
 	more      bool // the next record belongs to the same transaction
-	entry     codec.Entry
+	payload   []byte
+	entry     codec.Entry // decoded from payload
 }
 
 // scanner reads the records of a log in order.
@@ -57,7 +58,7 @@ func (c *scanner) next() (r logRecord, err error) {
 	if r.entry.Revision <= c.revision || r.entry.Revision > maxRevision {
 		return r, errOrder
 	}
-	r.off, r.size, r.more = c.off, rec.Size, rec.Flags&crc.FlagMore != 0
+	r.off, r.size, r.more, r.payload = c.off, rec.Size, rec.Flags&crc.FlagMore != 0, rec.Payload
 	c.off += rec.Size
 	c.revision = r.entry.Revision
 	return r, nil

@@ -151,7 +151,7 @@ func (s *Store) Sync() error {
 func (s *Store) setPoison(cause error) error {
 	err := fmt.Errorf("%w: %w", ErrPoisoned, cause)
 	if s.poison.CompareAndSwap(nil, &err) {
-		s.opts.Logger.Error("sync failed: no more writes until the store is opened again", "path", s.path, "err", cause)
+		s.opts.Logger.Error("a sync or a write failed half-way: no more writes until the store is opened again", "path", s.path, "err", cause)
 	}
 	return *s.poison.Load()
 }

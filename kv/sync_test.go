@@ -199,28 +199,3 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 		}
 	}
 }
-
-// Goal: a compaction that cannot sync what it wrote changes nothing, and poisons
-// nothing. Method: the new file cannot be faked from here, so the lock's holder is
-// kept from creating it: a directory is in its place.
-func TestCompactWithoutItsFile(t *testing.T) {
-	s := openTest(t, nil)
-	mustPut(t, s, "k", "1")
-	if err := syscall.Mkdir(s.Path()+nextSuffix, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mkdir(s.Path()+nextSuffix+"/x", 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Compact(t.Context()); err == nil {
-		t.Fatal("compacted into a directory")
-	}
-	if err := s.Clear(); err == nil {
-		t.Fatal("cleared into a directory")
-	}
-	mustGet(t, s, "k", "1")
-	mustPut(t, s, "k", "2")
-	if err := s.Sync(); err != nil {
-		t.Fatal(err)
-	}
-}

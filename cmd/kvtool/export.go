@@ -1,0 +1,111 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/mmapkv/mmapkv/kv"
+	"github.com/spf13/cobra"
+)
+
+func (t *tool) exportVerb() *cobra.Command {
+	var r reading
+	var output string
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "export STORE",
+		Short: "Print all entries as JSON lines",
+		Long: `Export prints the entries of one moment, a JSON object a line, which kvtool import
+reads back exactly: key and value, or key_base64 and value_base64 for bytes that
+are no UTF-8; and expires, where an entry has a deadline. Entries that have
+expired are left out.
+
+With --output it writes a file, which has its name only once it is whole.`,
+		Example: `  kvtool export settings.mmkv > settings.jsonl
+  kvtool export --output settings.jsonl --force settings.mmkv
+  kvtool export --salvage damaged.mmkv | kvtool import --create mended.mmkv`,
+		Args: cobra.ExactArgs(1),
+		RunE: runE(func(cmd *cobra.Command, args []string) error {
+			if force && output == "" {
+				return usagef("--force is for --output")
+			}
+			if output == "" {
+				return t.read(args[0], r, func(s *kv.Store) error {
+					return t.print(func(w *bufio.Writer) error { return t.export(cmd.Context(), s, w, true) })
+				})
+			}
+			return t.exportFile(cmd.Context(), args[0], r, output, force)
+		}),
+	}
+	r.flags(cmd)
+	cmd.Flags().StringVarP(&output, "output", "o", "", "write to this `file`, which must not be there yet")
+	cmd.Flags().BoolVar(&force, "force", false, "let --output replace a file")
+	return cmd
+}
+
+func (t *tool) export(ctx context.Context, s *kv.Store, w *bufio.Writer, toStdout bool) error {
+	bar := t.besides(toStdout)
+	defer bar.end()
+	total := s.Stats().Tail
+	now := time.Now()
+	for record, err := range s.Records(ctx) {
+		if err != nil {
+			return err
+		}
+		bar.at("export", record.Off, total)
+		if record.Live && (record.Expiry.IsZero() || record.Expiry.After(now)) {
+			writeEntry(w, record.Key, record.Value, record.Expiry)
+		}
+		// A write that failed says so again at the Flush; why read on?
+		if _, err := w.Write(nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// exportFile writes a temporary file beside output and gives it that name when it
+// is whole and on the device.
+func (t *tool) exportFile(ctx context.Context, path string, r reading, output string, force bool) (err error) {
+	fi, err := os.Lstat(output)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	case !force:
+		return fmt.Errorf("%s is there already; --force replaces it", output)
+	case !fi.Mode().IsRegular():
+		return fmt.Errorf("%s is not a regular file; print to stdout instead", output)
+	}
+	f, err := os.CreateTemp(filepath.Dir(output), ".kvtool-export-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	damage := t.read(path, r, func(s *kv.Store) error {
+		w := bufio.NewWriterSize(f, 1<<20)
+		if err := t.export(ctx, s, w, false); err != nil {
+			return err
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+		return f.Sync()
+	})
+	if damage != nil && !(r.salvage && errors.Is(damage, kv.ErrCorrupt)) {
+		return damage
+	}
+	if force {
+		err = os.Rename(f.Name(), output)
+	} else {
+		err = os.Link(f.Name(), output) // and never over a file that came meanwhile
+	}
+	return errors.Join(damage, err)
+}

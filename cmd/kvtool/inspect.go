@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/mmapkv/mmapkv/kv"
+	"github.com/spf13/cobra"
+)
+
+func (t *tool) inspectVerb() *cobra.Command {
+	var r reading
+	var ascii, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "inspect STORE",
+		Short: "Show how a store uses its space",
+		Long: `Inspect reads the whole log of a store and draws where its bytes are: a map of the
+file, the sizes of keys and values, the largest entries, and their ages and
+deadlines. It needs little memory, whatever the size of the store.
+
+Of the entries in the histograms are counted those that are current, expired ones
+included until a compaction leaves them behind. On a terminal the drawings are as
+wide as it is; in a pipe they are ASCII, of 80 columns.`,
+		Example: `  kvtool inspect settings.mmkv
+  kvtool inspect --json settings.mmkv | jq .largest`,
+		Args: cobra.ExactArgs(1),
+		RunE: runE(func(cmd *cobra.Command, args []string) error {
+			c := t.canvas(ascii)
+			return t.read(args[0], r, func(s *kv.Store) error {
+				i, err := t.inspect(cmd.Context(), s, c)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return t.printJSON(i.json())
+				}
+				return t.print(func(w *bufio.Writer) error {
+					i.drawSpace(w, c)
+					i.drawEntries(w, c)
+					return nil
+				})
+			})
+		}),
+	}
+	r.flags(cmd)
+	cmd.Flags().BoolVar(&ascii, "ascii", false, "draw in ASCII on a terminal too")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
+	return cmd
+}
+
+// inspection is what one pass over the log adds up. Its size is bounded.
+type inspection struct {
+	path  string
+	stats kv.Stats
+	space *spaceMap
+
+	records, liveRecords, tombstones    int64
+	headerBytes, liveBytes, deadBytes   int64
+	keySizes, valueSizes                sizes
+	largest                             largest
+	ages                                ages
+	oldest, newest                      time.Time // of live entries
+	noDeadline, laterDeadline, outdated int64     // live entries by their deadline
+	now                                 time.Time
+}
+
+// inspectTries is how often a store may be compacted while it is inspected.
+const inspectTries = 5
+
+// inspect reads the log of s, and begins again if the writer has replaced it
+// meanwhile: offsets and lengths must be of one file.
+func (t *tool) inspect(ctx context.Context, s *kv.Store, c canvas) (*inspection, error) {
+	bar := t.progress()
+	defer bar.end()
+	for range inspectTries {
+		i := &inspection{path: s.Path(), largest: largest{most: 10}, now: time.Now()}
+		before := s.Stats()
+		i.space = newSpaceMap(before.FileBytes, mapRows*(c.columns-mapMargin))
+		i.headerBytes = before.Tail - before.LiveBytes - before.DeadBytes
+		for r, err := range s.Records(ctx) {
+			if err != nil {
+				return nil, err
+			}
+			i.add(&r)
+			bar.at("inspect", r.Off, before.Tail)
+		}
+		if i.stats = s.Stats(); i.stats.Generation == before.Generation {
+			i.space.add(0, i.headerBytes, inHeader)
+			for _, m := range i.stats.Missing {
+				i.space.add(m.Off, m.Len, inDamaged)
+			}
+			return i, nil
+		}
+	}
+	return nil, fmt.Errorf("%s was compacted again and again while it was read; try again", s.Path())
+}
+
+func (i *inspection) add(r *kv.Record) {
+	i.records++
+	i.space.record(r)
+	if r.Deleted {
+		i.tombstones++
+	}
+	if !r.Live {
+		i.deadBytes += r.Len
+		return
+	}
+	i.liveRecords++
+	i.liveBytes += r.Len
+	i.keySizes.add(int64(len(r.Key)))
+	i.valueSizes.add(int64(len(r.Value)))
+	i.largest.add(r)
+	i.ages.add(i.now.Sub(r.Written))
+	if i.oldest.IsZero() || r.Written.Before(i.oldest) {
+		i.oldest = r.Written
+	}
+	if r.Written.After(i.newest) {
+		i.newest = r.Written
+	}
+	switch {
+	case r.Expiry.IsZero():
+		i.noDeadline++
+	case r.Expiry.After(i.now):
+		i.laterDeadline++
+	default:
+		i.outdated++
+	}
+}
+
+// slack is what the file has beyond the log that was read.
+func (i *inspection) slack() int64 { return max(0, i.stats.FileBytes-i.stats.Tail) }

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/mmapkv/mmapkv/kv"
+)
+
+// Goal: SIGINT ends the tool in order, also while it waits for its input: a line on
+// stderr, exit code 1, and a store that is whole. Method: an import from a pipe
+// that says nothing; the signal comes once the store is there.
+func TestInterrupt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.mmkv")
+	cmd := exec.Command("kvtool", "import", "--create", path)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := os.Stat(path); err == nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != exitError || !bytes.Contains(stderr.Bytes(), []byte("kvtool: interrupted\n")) {
+		t.Errorf("exit code %d, stderr %q", code, stderr.String())
+	}
+	s, err := kv.Open(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Goal: a compaction that is interrupted leaves the store as it was and nothing
+// beside it. Method: a context that is over already.
+func TestInterruptedCompaction(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "s.mmkv")
+	s, err := kv.Open(path, nil)
+	if err == nil {
+		err = errors.Join(s.Put([]byte("a"), []byte("1")), s.Put([]byte("a"), []byte("2")), s.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	root := (&tool{in: null, out: null, err: null}).root()
+	root.SetArgs([]string{"compact", path})
+	if err := root.ExecuteContext(ctx); !errors.Is(err, context.Canceled) || exitCode(err) != exitError {
+		t.Errorf("error %v", err)
+	}
+	if info, err := kv.Inspect(path); err != nil || info.Generation != 1 {
+		t.Errorf("generation %d, %v", info.Generation, err)
+	}
+	if names, err := os.ReadDir(dir); err != nil || len(names) != 1 {
+		t.Errorf("left behind: %v, %v", names, err)
+	}
+}

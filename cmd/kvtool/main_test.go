@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"testing"
+
+	"github.com/mmapkv/mmapkv/kv"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain makes commands of the test binary: kvtool itself, and what the scripts
+// need beside it.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"kvtool":  func() { os.Exit(run()) },
+		"kvhold":  func() { os.Exit(own(func(*kv.Store) error { return nil })) },
+		"kvchurn": func() { os.Exit(own(churn)) },
+		"ontty":   func() { os.Exit(onTTY()) },
+	})
+}
+
+// own opens the store os.Args[1] for writing and calls turn over and over until it
+// is interrupted. After the first turn it makes the file os.Args[2].
+func own(turn func(s *kv.Store) error) int {
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, os.Interrupt)
+	s, err := kv.Open(os.Args[1], &kv.Options{Durability: kv.SyncManual})
+	if err == nil {
+		err = turn(s)
+	}
+	if err == nil {
+		err = os.WriteFile(os.Args[2], []byte(fmt.Sprint(os.Getpid())), 0o600)
+	}
+	for err == nil {
+		select {
+		case <-stop:
+			if err = s.Close(); err == nil {
+				return 0
+			}
+		default:
+			err = turn(s)
+		}
+	}
+	fmt.Fprintln(os.Stderr, err)
+	return 1
+}
+
+// churn puts a thousand new values under the same hundred keys.
+func churn(s *kv.Store) error {
+	for i := range 1000 {
+		if err := s.Put(fmt.Appendf(nil, "key%02d", i%100), fmt.Appendf(nil, "value %d", i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// onTTY runs a command with stdout and stderr on the controlling terminal.
+func onTTY() int {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	cmd := exec.Command(os.Args[1], os.Args[2:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, tty, tty
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}

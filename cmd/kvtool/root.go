@@ -1,0 +1,83 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// tool is one run of kvtool: where its bytes go, and what holds for every verb.
+type tool struct {
+	in, out, err *os.File
+	quiet        bool // no progress bars
+}
+
+func (t *tool) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "kvtool",
+		Short: "Look into, check and maintain mmapkv stores",
+		Long: `Kvtool works on the stores of mmapkv, embedded key-value stores of one file each.
+
+The verbs that read (get, scan, info, inspect, check, export) take no lock: they
+work while another process writes the store, and none of them ever creates one.
+The verbs that write (set, delete, import, compact) need that no other process
+has the store open for writing; --wait gives it time to let go.
+
+Keys and values on the command line are text. --key-format and --value-format
+name another form, hex or base64, for what is read and what is printed alike.
+Put -- before keys that begin with a dash.
+
+Data goes to stdout, all else to stderr. The exit codes: kvtool help exit-codes.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.PersistentFlags().BoolVarP(&t.quiet, "quiet", "q", false, "show no progress bars")
+	root.AddCommand(
+		t.getVerb(), t.setVerb(), t.deleteVerb(), t.scanVerb(),
+		t.infoVerb(), t.inspectVerb(), t.checkVerb(), t.compactVerb(),
+		t.exportVerb(), t.importVerb(),
+		t.demoVerb(), t.demoWriterVerb(), t.versionVerb(), exitCodesTopic(),
+	)
+	return root
+}
+
+// runE makes fn the body of a verb, and marks what it returns as an error of
+// running, which is what tells it from an error of usage.
+func runE(fn func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := fn(cmd, args); err != nil {
+			return &runError{err}
+		}
+		return nil
+	}
+}
+
+// print gives fn a buffered stdout.
+func (t *tool) print(fn func(w *bufio.Writer) error) error {
+	w := bufio.NewWriterSize(t.out, 64<<10)
+	err := fn(w)
+	if flushErr := w.Flush(); err == nil {
+		err = flushErr
+	}
+	return err
+}
+
+// printJSON prints v as one indented object.
+func (t *tool) printJSON(v any) error {
+	return t.print(func(w *bufio.Writer) error {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(v)
+	})
+}
+
+// notef tells the operator something on stderr.
+func (t *tool) notef(format string, args ...any) {
+	fmt.Fprintf(t.err, "kvtool: %s\n", oneLine(fmt.Sprintf(format, args...)))
+}
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

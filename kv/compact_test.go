@@ -1,0 +1,222 @@
+package kv
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mmapkv/mmapkv/mmapfile"
+)
+
+// Goal: a compaction that cannot make its file changes nothing, and poisons
+// nothing. Method: a directory that is not empty is in the file's place.
+func TestCompactWithoutItsFile(t *testing.T) {
+	s := openTest(t, nil)
+	mustPut(t, s, "k", "1")
+	if err := os.MkdirAll(s.Path()+nextSuffix+"/x", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Compact(t.Context()); !errors.Is(err, fs.ErrExist) {
+		t.Fatalf("compacted into a directory: %v", err)
+	}
+	if err := s.Clear(); !errors.Is(err, fs.ErrExist) {
+		t.Fatalf("cleared into a directory: %v", err)
+	}
+	mustGet(t, s, "k", "1")
+	mustPut(t, s, "k", "2")
+	if err := s.Sync(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Goal: a compaction that cannot sync the next generation changes nothing. Method:
+// the directory's sync is the only one that may come after the rename; the file's
+// fails before.
+func TestCompactWithoutSync(t *testing.T) {
+	s := openTest(t, nil)
+	mustPut(t, s, "k", "1")
+	<-s.compact
+	c := &compaction{s: s, ctx: t.Context(), old: s.gen.Load(), temp: s.path + nextSuffix, from: 4096, boundary: s.gen.Load().end.Load()}
+	if err := c.copyMost(); err != nil {
+		t.Fatal(err)
+	}
+	c.next.file = &fakeFile{file: c.next.file, syncFile: func() error { return syscall.EIO }}
+	if err := c.takeOver(); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("took over without a sync: %v", err)
+	}
+	s.compact <- struct{}{}
+	if _, err := os.Stat(c.temp); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file that was not synced is still there: %v", err)
+	}
+	mustGet(t, s, "k", "1")
+	mustPut(t, s, "k", "2")
+	if err := s.Sync(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Goal: a compaction replaces its own store's file and no other. Method: the file
+// is moved away and another store made at its path.
+func TestCompactWhereAnotherStoreIs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store")
+	a := openTestAt(t, path, nil)
+	mustPut(t, a, "a", "1")
+	if err := os.Rename(path, path+".moved"); err != nil {
+		t.Fatal(err)
+	}
+	b := openTestAt(t, path, nil)
+	mustPut(t, b, "b", "2")
+	if _, err := a.Compact(t.Context()); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("compacted: %v", err)
+	}
+	mustGet(t, a, "a", "1")
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mustGet(t, openTestAt(t, path, nil), "b", "2")
+}
+
+// Goal: a store whose keys are overwritten for ever stays within its MaxSize,
+// however small that is. Method: 200 times its size of overwriting, and deletes.
+func TestCompactForSpace(t *testing.T) {
+	s := openTest(t, &Options{MaxSize: 256 << 10, Durability: SyncManual})
+	value := string(make([]byte, 1000))
+	for i := range 50_000 {
+		mustPut(t, s, fmt.Sprint(i%20), value)
+	}
+	for i := range 20 {
+		if err := s.Delete(fmt.Append(nil, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if st := s.Stats(); st.FileBytes > 256<<10 || st.Keys != 0 {
+		t.Errorf("%d bytes, %d keys", st.FileBytes, st.Keys)
+	}
+	// Where everything is alive it is full, and stays as it is.
+	n := 0
+	var err error
+	for ; err == nil; n++ {
+		err = s.Put(fmt.Append(nil, "k", n), []byte(value))
+	}
+	if !errors.Is(err, ErrFull) || s.Len() != n-1 {
+		t.Errorf("after %d puts %d keys: %v", n, s.Len(), err)
+	}
+}
+
+// Goal: what has expired is given back although nothing overwrites it. Method: fresh
+// keys with a deadline that has passed, ten times the size that may be left.
+func TestExpiredIsGivenBack(t *testing.T) {
+	s := openTest(t, &Options{Durability: SyncManual})
+	value := make([]byte, 1000)
+	for i := range 60_000 {
+		if err := s.PutUntil(fmt.Append(nil, i), value, time.Now().Add(-time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, "a compaction", func() bool { return s.Stats().Compactions > 0 && !s.compactKicked.Load() })
+	mustPut(t, s, "k", "v") // looks again
+	waitFor(t, "a small log", func() bool { return s.Stats().Tail < 45<<20 })
+}
+
+// Goal: Verify finds nothing wrong while somebody writes and syncs. Method: a
+// durable put each time that Verify reports progress.
+func TestVerifyNextToWriter(t *testing.T) {
+	var s *Store
+	s = openTest(t, &Options{Hooks: &Hooks{Progress: func(string, int64, int64) {
+		if err := s.PutDurable([]byte("k"), []byte("v")); err != nil {
+			t.Error(err)
+		}
+	}}})
+	mustPut(t, s, "a", "1")
+	mustVerify(t, s)
+	if s.Stats().Revision < 2 {
+		t.Error("nothing was written meanwhile")
+	}
+}
+
+// openLate opens a read-only handle, and calls between after the file has been
+// opened and before anything in it is read.
+func openLate(t *testing.T, path string, between func()) *Store {
+	t.Helper()
+	s := openTestAt(t, path, &Options{ReadOnly: true})
+	f, err := mmapfile.Open(s.path, mmapfile.ReadOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	between()
+	g, err := s.load(f)
+	if err != nil {
+		t.Fatalf("opening meanwhile: %v", err)
+	}
+	s.gen.Swap(g).file.Close()
+	return s
+}
+
+// Goal: a handle that opens while the writer grows, syncs or compacts the store
+// sees what was written. Method: it is stopped between open and load.
+func TestFollowerOpensMeanwhile(t *testing.T) {
+	for name, between := range map[string]func(w *Store){
+		"compaction": func(w *Store) {
+			if _, err := w.Compact(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"growth": func(w *Store) { mustPut(t, w, "big", string(make([]byte, 3<<20))) },
+		"growth, synced": func(w *Store) {
+			mustPut(t, w, "big", string(make([]byte, 3<<20)))
+			if err := w.Sync(); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"clear": func(w *Store) {
+			if err := w.Clear(); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := openTest(t, &Options{Durability: SyncManual})
+			mustPut(t, w, "a", "1")
+			r := openLate(t, w.Path(), func() {
+				between(w)
+				mustPut(t, w, "b", "2")
+			})
+			mustGet(t, r, "b", "2")
+			mustPut(t, w, "c", "3")
+			mustGet(t, r, "c", "3")
+		})
+	}
+}
+
+// Goal: a follower that finds its file superseded while the path still names it
+// goes on with it. Method: the bit is set as by a writer that dies before the
+// rename; the next writer takes it back.
+func TestFollowerSupersededOnly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store")
+	w, err := Open(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustPut(t, w, "a", "1")
+	r := openTestAt(t, path, &Options{ReadOnly: true})
+	if err := w.gen.Load().supersede(true); err != nil {
+		t.Fatal(err)
+	}
+	mustGet(t, r, "a", "1")
+	// The writer dies: its descriptor and its lock are gone, and nothing else.
+	w.gen.Load().file.Close()
+	mustGet(t, r, "a", "1")
+	w2 := openTestAt(t, path, nil)
+	mustPut(t, w2, "b", "2")
+	mustGet(t, r, "b", "2")
+	if _, err := w2.Compact(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mustPut(t, w2, "c", "3")
+	mustGet(t, r, "c", "3")
+}
