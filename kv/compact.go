@@ -54,18 +54,31 @@ func (s *Store) nextGeneration(ctx context.Context, op string, empty bool) (info
 	if _, err := s.writable(); err != nil {
 		return info, s.wrap(op, 0, err)
 	}
+	release, err := s.compactAlone(ctx)
+	if err != nil {
+		return info, s.wrap(op, 0, err)
+	}
+	defer release()
+	c := &compaction{s: s, ctx: ctx, empty: empty, old: s.gen.Load()}
+	return c.report(op)
+}
+
+// compactAlone waits until nobody compacts, and keeps others from it until release
+// is called. While it is kept, the store is not closed.
+func (s *Store) compactAlone(ctx context.Context) (release func(), err error) {
 	select {
 	case <-s.compact:
-		defer func() { s.compact <- struct{}{} }()
+		return func() { s.compact <- struct{}{} }, nil
 	case <-ctx.Done():
-		return info, s.wrap(op, 0, ctx.Err())
+		return nil, ctx.Err()
 	case <-s.closing.Done():
-		return info, s.wrap(op, 0, ErrClosed)
+		return nil, ErrClosed
 	}
-	c := &compaction{s: s, ctx: ctx, empty: empty, old: s.gen.Load()}
-	if c.old == nil {
-		return info, s.wrap(op, 0, ErrClosed)
-	}
+}
+
+// report runs the compaction and tells everybody who wants to know.
+func (c *compaction) report(op string) (info CompactInfo, err error) {
+	s := c.s
 	start := time.Now()
 	err = c.run()
 	if err == nil {
@@ -101,6 +114,9 @@ type compaction struct {
 }
 
 func (c *compaction) run() error {
+	if err := c.mayReplace(); err != nil {
+		return err // the temporary name, too, is that of the store at the path
+	}
 	c.temp = c.s.path + nextSuffix
 	os.Remove(c.temp)
 	c.from, c.boundary = crc.HeaderSize, c.old.end.Load()
@@ -111,6 +127,16 @@ func (c *compaction) run() error {
 		}
 	}
 	return c.takeOver()
+}
+
+// mayReplace returns an error if something else than the old generation has come
+// to the path: it is not ours to replace.
+func (c *compaction) mayReplace() error {
+	at, err := c.old.file.IsAt(c.s.path)
+	if err == nil && !at {
+		err = fmt.Errorf("the path no longer names this store's file: %w", fs.ErrNotExist)
+	}
+	return err
 }
 
 // create makes the file of the next generation, with room for live bytes.
@@ -321,9 +347,8 @@ func (c *compaction) replace() (durable uint64, err error) {
 	if err := c.finish(revision); err != nil {
 		return 0, err
 	}
-	// Whatever else has come to the path is not ours to replace.
-	if at, err := c.old.file.IsAt(s.path); err != nil || !at {
-		return 0, errors.Join(fmt.Errorf("the path no longer names this store's file: %w", fs.ErrNotExist), err)
+	if err := c.mayReplace(); err != nil {
+		return 0, err
 	}
 	// First the word and then the rename: a follower that sees the word looks at
 	// the path until that names another file, so that a crash here does it no harm.
@@ -370,7 +395,7 @@ func (g *generation) supersede(yes bool) (err error) {
 func (s *Store) compactIfDue(g *generation) {
 	dead, end := g.dead(), g.end.Load()
 	due := dead >= s.compactFrom.Load() && s.enough(dead, end)
-	count := end >= g.countAt.Load() && s.enough(dead+g.mortal.Load(), end)
+	count := end >= max(g.countAt.Load(), s.compactFloor()) && s.enough(dead+g.mortal.Load(), end)
 	if s.opts.CompactAt < 0 || !due && !count || !s.compactKicked.CompareAndSwap(false, true) {
 		return
 	}
@@ -413,13 +438,26 @@ func (s *Store) expiredBytes(g *generation, end int64) (n int64, err error) {
 	}
 }
 
-// compactForSpace compacts because a write found no space, if that promises some.
-// It tells whether the write is worth another try.
-func (s *Store) compactForSpace() bool {
-	g := s.gen.Load()
-	if g == nil || s.opts.CompactAt < 0 || g.dead() < g.end.Load()/8 {
+// compactForSpace compacts if err says that a write found no space, and if that
+// promises some. It tells whether the write is worth another try: a few times, for
+// others may have used the space up again.
+func (s *Store) compactForSpace(err error, tries int) bool {
+	if err == nil || tries == 3 || !errors.Is(err, ErrFull) && !errors.Is(err, mmapfile.ErrNoSpace) {
 		return false
 	}
-	_, err := s.Compact(s.closing)
+	g := s.gen.Load()
+	if g == nil || s.opts.CompactAt < 0 || g.dead()+g.mortal.Load() < g.end.Load()/8 {
+		return false
+	}
+	release, err := s.compactAlone(s.closing)
+	if err != nil {
+		return false
+	}
+	defer release()
+	if s.gen.Load() != g {
+		return true // another writer that found no space was first
+	}
+	c := &compaction{s: s, ctx: s.closing, old: g}
+	_, err = c.report("compact")
 	return err == nil
 }

@@ -81,13 +81,29 @@ func TestCompactWhereAnotherStoreIs(t *testing.T) {
 	mustGet(t, openTestAt(t, path, nil), "b", "2")
 }
 
-// Goal: a store whose keys are overwritten for ever stays within its MaxSize,
-// however small that is. Method: 200 times its size of overwriting, and deletes.
+// Goal: a store whose keys are overwritten, or expire, for ever stays within its
+// MaxSize, however small that is. Method: 200 times its size of each kind of write.
 func TestCompactForSpace(t *testing.T) {
 	s := openTest(t, &Options{MaxSize: 256 << 10, Durability: SyncManual})
 	value := string(make([]byte, 1000))
 	for i := range 50_000 {
-		mustPut(t, s, fmt.Sprint(i%20), value)
+		key := fmt.Append(nil, i%20)
+		var err error
+		switch i / 10_000 {
+		case 0:
+			err = s.Put(key, []byte(value))
+		case 1:
+			err = s.Update(func(tx *Tx) error { return tx.Put(key, []byte(value)) })
+		case 2:
+			err = s.Compute(key, func([]byte, bool) ([]byte, Op) { return []byte(value), Write })
+		case 3:
+			err = s.PutUntil(fmt.Append(nil, i), []byte(value), time.Now())
+		case 4:
+			_, err = s.CompareAndSwap(key, []byte(value), []byte(value))
+		}
+		if err != nil {
+			t.Fatal(i, err)
+		}
 	}
 	for i := range 20 {
 		if err := s.Delete(fmt.Append(nil, i)); err != nil {
@@ -219,4 +235,34 @@ func TestFollowerSupersededOnly(t *testing.T) {
 	}
 	mustPut(t, w2, "c", "3")
 	mustGet(t, r, "c", "3")
+}
+
+// Goal: what has expired stays so when the clock is set back, within a process and
+// after it. Method: the store's clock is ahead of the machine's.
+func TestClockSetBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store")
+	s, err := Open(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PutTTL([]byte("k"), []byte("v"), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	mustGet(t, s, "k", "v")
+	s.clock.advance(time.Now().Add(time.Hour).UnixMilli())
+	if _, err := s.Get([]byte("k")); err != ErrNotFound {
+		t.Fatalf("after an hour: %v", err)
+	}
+	if err := s.PutTTL([]byte("l"), []byte("v"), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	mustGet(t, s, "l", "v")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openTestAt(t, path, nil)
+	if _, err := s.Get([]byte("k")); err != ErrNotFound {
+		t.Fatalf("after an hour, and the clock set back: %v", err)
+	}
+	mustGet(t, s, "l", "v")
 }

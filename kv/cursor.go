@@ -85,9 +85,7 @@ func (c *cursor) next() (items []item, err error) {
 	for i := range c.batch {
 		it := &c.batch[i]
 		it.current = c.current(it.hash, it.entry.Key, it.off)
-		if it.live() {
-			touched += touch(it.entry.Value)
-		}
+		touched += touch(it.entry.Value)
 	}
 	runtime.KeepAlive(touched)
 	runtime.KeepAlive(c.g)

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"errors"
 	"runtime"
 
 	"github.com/mmapkv/mmapkv/crc"
@@ -44,7 +45,8 @@ func (s *Store) catchUp() (_ *generation, err error) {
 		}
 	}
 	err = s.takeIn(g, int64(word&^crc.Superseded))
-	if err != nil && liveHolder(g.log.current.Load()) == 0 {
+	torn := errors.Is(err, crc.ErrSum) || errors.Is(err, crc.ErrNoRecord) || errors.Is(err, crc.ErrBounds)
+	if torn && g.end.Load() >= g.durableMark().Off && liveHolder(g.log.current.Load()) == 0 {
 		// A power cut left the tail word beyond the records. The next writer will
 		// set it right.
 		return g, nil
@@ -94,9 +96,11 @@ func (s *Store) takeIn(g *generation, end int64) error {
 			err = s.enterRecord(g, &r)
 		} else {
 			earlier.note(g, r.entry.Key)
+			// Where it ends in the middle, the screen stays for the next try.
 			g.applying.Store(&earlier)
-			err = s.enterSpan(g, scan.log, from, scan.off)
-			g.applying.Store(nil)
+			if err = s.enterSpan(g, scan.log, from, scan.off); err == nil {
+				g.applying.Store(nil)
+			}
 		}
 		if err != nil {
 			return err

@@ -2,6 +2,7 @@ package kv
 
 import (
 	"bytes"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -101,7 +102,7 @@ type before map[string]int64
 
 // note notes where the record of key is.
 func (b before) note(g *generation, key []byte) int64 {
-	off := g.index.find(g.index.hash.sum(key), key)
+	off := g.find(g.index.hash.sum(key), key)
 	b[string(key)] = off
 	return off
 }
@@ -114,7 +115,6 @@ func newGeneration(f *mmapfile.File, h crc.Header) *generation {
 	g.revision.Store(h.BaseRevision)
 	g.synced.Store(crc.HeaderSize)
 	g.aheadAt.Store(f.Size() - f.Size()/4)
-	g.countAt.Store(compactFloor)
 	return g
 }
 
@@ -181,21 +181,36 @@ func (g *generation) dead() int64 { return g.end.Load() - crc.HeaderSize - g.liv
 // compared with. It never goes back: neither within a process nor behind the
 // newest stamp in the file, so that a clock set back revives nothing.
 type clock struct {
-	newest atomic.Int64 // unix seconds
+	newest atomic.Int64 // unix milliseconds
 }
 
-// advance makes the clock at least t seconds.
-func (c *clock) advance(t int64) {
+// stamp returns the time of the last tick, in unix seconds.
+func (c *clock) stamp() int64 { return c.newest.Load() / 1000 }
+
+// seen makes the clock at least a stamp.
+func (c *clock) seen(stamp int64) { c.advance(min(stamp, math.MaxInt64/1000) * 1000) }
+
+// tick makes the clock at least the present.
+func (c *clock) tick() { c.advance(time.Now().UnixMilli()) }
+
+func (c *clock) advance(ms int64) {
 	for {
-		now := c.newest.Load()
-		if t <= now || c.newest.CompareAndSwap(now, t) {
+		newest := c.newest.Load()
+		if ms <= newest || c.newest.CompareAndSwap(newest, ms) {
 			return
 		}
 	}
 }
 
 // now returns the time in unix milliseconds.
-func (c *clock) now() int64 { return max(time.Now().UnixMilli(), c.newest.Load()*1000) }
+func (c *clock) now() int64 { return max(time.Now().UnixMilli(), c.newest.Load()) }
 
-// expired tells whether a deadline, in unix milliseconds, has passed. 0 never does.
-func (c *clock) expired(deadline int64) bool { return deadline != 0 && deadline <= c.now() }
+// expired tells whether a deadline, in unix milliseconds, has passed. 0 never does;
+// what once has, has for ever.
+func (c *clock) expired(deadline int64) bool {
+	if deadline == 0 || deadline > c.now() {
+		return false
+	}
+	c.advance(deadline)
+	return true
+}

@@ -145,7 +145,7 @@ func (s *Store) Has(key []byte) (bool, error) {
 }
 
 // Len returns the number of keys. Keys that have expired count until a
-// compaction leaves them behind. It is 0 after Close.
+// compaction leaves them behind. It is 0 after Close, and where a read would fail.
 func (s *Store) Len() int {
 	g, err := s.enter()
 	if err != nil {
@@ -163,18 +163,25 @@ const getBatch = 64
 // are no snapshot. The bytes are valid until fn returns, as with View. An error
 // of fn ends GetMany and is returned.
 func (s *Store) GetMany(keys [][]byte, fn func(i int, value []byte, ok bool) error) error {
-	g, err := s.enter()
-	if err != nil {
-		return s.wrap("get", 0, err)
+	for first := 0; first < len(keys); {
+		g, err := s.enter()
+		if err != nil {
+			return s.wrap("get", 0, err)
+		}
+		n, err := s.getBatch(g, keys[first:min(first+getBatch, len(keys))], first, fn)
+		runtime.KeepAlive(g)
+		if err != nil {
+			return s.wrapFault("get", err)
+		}
+		first += n
 	}
-	for first := 0; first < len(keys) && err == nil; first += getBatch {
-		err = s.getBatch(g, keys[first:min(first+getBatch, len(keys))], first, fn)
-	}
-	runtime.KeepAlive(g)
-	return s.wrapFault("get", err)
+	return nil
 }
 
-func (s *Store) getBatch(g *generation, keys [][]byte, first int, fn func(i int, value []byte, ok bool) error) (err error) {
+// getBatch does what GetMany does with keys, the first of which is its first-th. It
+// ends early, having dealt with n of them, where fn has cleared or compacted the
+// store.
+func (s *Store) getBatch(g *generation, keys [][]byte, first int, fn func(i int, value []byte, ok bool) error) (n int, err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
 	var hashes [getBatch]uint64
@@ -193,19 +200,22 @@ func (s *Store) getBatch(g *generation, keys [][]byte, first int, fn func(i int,
 			touched += int(p[0])
 		}
 	}
+	// That the sum is used keeps the loads.
+	runtime.KeepAlive(touched)
 	for i, key := range keys {
+		if i > 0 && s.gen.Load() != g {
+			return i, nil
+		}
 		v, err := s.valueAt(g, g.find(hashes[i], key))
 		if err != nil && err != ErrNotFound {
-			return err
+			return i, err
 		}
 		lent, done := lend(v)
 		callErr := fn(first+i, lent, err == nil)
 		done()
 		if callErr != nil {
-			return callErr
+			return i, callErr
 		}
 	}
-	// That the sum is used keeps the loads.
-	runtime.KeepAlive(touched)
-	return nil
+	return len(keys), nil
 }

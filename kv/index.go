@@ -75,6 +75,7 @@ type index struct {
 	over atomic.Pointer[index]
 
 	mu        sync.Mutex  // excludes snapshots from changes
+	first     chunk       // guarded by mu: for the step out of the heap, when it is near
 	segs      []segment   // guarded by mu, by id
 	free      []uint32    // guarded by mu: segments to use again
 	epoch     uint64      // guarded by mu: of the next snapshot

@@ -118,6 +118,7 @@ type Record struct {
 	Deleted  bool      // a tombstone
 	More     bool      // the next record belongs to the same transaction
 	Live     bool      // the key's current entry, expired or not
+	Expired  bool      // by the clock that Get goes by
 }
 
 // Records yields every record of the log in order, the dead ones too, as of now:
@@ -145,7 +146,7 @@ func (s *Store) Records(ctx context.Context) iter.Seq2[Record, error] {
 				return
 			}
 			for i := range items {
-				if !yield(items[i].record(), nil) {
+				if !yield(s.record(&items[i]), nil) {
 					return
 				}
 			}
@@ -154,10 +155,10 @@ func (s *Store) Records(ctx context.Context) iter.Seq2[Record, error] {
 	}
 }
 
-func (it *item) record() Record {
+func (s *Store) record(it *item) Record {
 	r := Record{
 		Off: it.off, Len: it.size, Key: it.entry.Key, Value: it.entry.Value, Revision: it.entry.Revision,
-		Written: time.Unix(it.entry.Written, 0), Deleted: it.entry.Kind == codec.Delete, More: it.more, Live: it.live(),
+		Written: time.Unix(it.entry.Written, 0), Deleted: it.entry.Kind == codec.Delete, More: it.more, Live: it.live(), Expired: s.clock.expired(it.entry.Expiry),
 	}
 	if it.entry.Expiry != 0 {
 		r.Expiry = time.UnixMilli(it.entry.Expiry)

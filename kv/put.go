@@ -2,10 +2,10 @@ package kv
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io/fs"
 	"math"
+	"runtime"
 	"time"
 
 	"github.com/mmapkv/mmapkv/codec"
@@ -88,21 +88,15 @@ func (s *Store) write(op string, e *codec.Entry, durable bool) error {
 	}
 	s.warm(e.Key)
 	revision, err := s.writeLocked(e)
-	if errors.Is(err, ErrFull) || errors.Is(err, mmapfile.ErrNoSpace) {
-		if s.compactForSpace() {
-			revision, err = s.writeLocked(e)
-		}
+	for tries := 0; s.compactForSpace(err, tries); tries++ {
+		revision, err = s.writeLocked(e)
 	}
 	return s.finish(op, revision, durable, err)
 }
 
 func (s *Store) writeLocked(e *codec.Entry) (uint64, error) {
-	g, err := s.lock()
-	defer s.mu.Unlock()
-	if err != nil {
-		return 0, err
-	}
-	return s.appendOne(g, e)
+	_, revision, err := s.locked(func(g *generation) (uint64, error) { return s.appendOne(g, e) })
+	return revision, err
 }
 
 // finish ends a mutation outside of the lock. revision is 0 if none was made.
@@ -126,6 +120,7 @@ func (s *Store) finish(op string, revision uint64, durable bool, err error) erro
 func (s *Store) warm(key []byte) {
 	if g := s.gen.Load(); g != nil {
 		g.index.hint(g.index.hash.sum(key))
+		runtime.KeepAlive(g)
 	}
 }
 
@@ -185,10 +180,10 @@ const spareSegments = 6
 // ticks, the clock stands still.
 func (s *Store) stamp(g *generation, e *codec.Entry, n uint64) {
 	if !s.tick.armed.Load() {
-		s.clock.advance(time.Now().Unix())
+		s.clock.tick()
 	}
 	e.Revision = g.revision.Load() + n
-	e.Written = s.clock.newest.Load()
+	e.Written = s.clock.stamp()
 }
 
 // encode writes the record of e to off, where there is room. Nobody reads it
@@ -220,59 +215,89 @@ const (
 
 // Compute reads key, calls fn with its value, and does what fn says, as one
 // atomic step: no other write comes between. old is valid until fn returns and
-// ok is false if key is absent. Other writers wait while fn runs; fn may read
-// the store and must not write to it. If fn panics, nothing happened.
+// ok is false if key is absent. What is written has no deadline. Other writers
+// wait while fn runs; fn may read the store, and must not write to it, compact,
+// clear or close it. If fn panics, nothing happened.
 func (s *Store) Compute(key []byte, fn func(old []byte, ok bool) (value []byte, op Op)) error {
 	if err := checkSize(key, nil); err != nil {
 		return s.wrap("compute", 0, err)
 	}
-	revision, err := s.computeLocked(key, fn)
+	var e *codec.Entry
+	at, revision, err := s.locked(func(g *generation) (uint64, error) {
+		var err error
+		if e, err = s.compute(g, key, fn); err != nil || e == nil {
+			return 0, err
+		}
+		return s.appendOne(g, e)
+	})
+	for tries := 0; s.compactForSpace(err, tries); tries++ {
+		revision, err = s.lockedAt(at, err, func(g *generation) (uint64, error) { return s.appendOne(g, e) })
+	}
 	return s.finish("compute", revision, false, err)
 }
 
-func (s *Store) computeLocked(key []byte, fn func(old []byte, ok bool) ([]byte, Op)) (uint64, error) {
+// locked runs fn under the write lock. It returns the revision that the store had
+// before.
+func (s *Store) locked(fn func(g *generation) (uint64, error)) (at, revision uint64, err error) {
 	g, err := s.lock()
 	defer s.mu.Unlock()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
+	at = g.revision.Load()
+	revision, err = fn(g)
+	return at, revision, err
+}
+
+// lockedAt runs fn under the write lock if the store still has revision at; else
+// it returns otherwise. It is for what was decided by what the store had then.
+func (s *Store) lockedAt(at uint64, otherwise error, fn func(g *generation) (uint64, error)) (uint64, error) {
+	_, revision, err := s.locked(func(g *generation) (uint64, error) {
+		if g.revision.Load() != at {
+			return 0, otherwise
+		}
+		return fn(g)
+	})
+	return revision, err
+}
+
+// compute returns what fn makes of the value of key, or nil for nothing.
+func (s *Store) compute(g *generation, key []byte, fn func(old []byte, ok bool) ([]byte, Op)) (*codec.Entry, error) {
 	e := &codec.Entry{Key: key}
 	op := Keep
 	call := func(old []byte, ok bool) error {
 		lent, done := lend(old)
 		defer done()
 		e.Value, op = fn(lent, ok)
-		if op == Write && len(e.Value) > 0 {
-			// What fn returns may be, or be part of, what it was lent.
-			e.Value = bytes.Clone(e.Value)
+		if op != Write {
+			return nil
 		}
+		if err := checkSize(nil, e.Value); err != nil {
+			return err
+		}
+		// What fn returns may be, or be part of, what it was lent.
+		e.Value = bytes.Clone(e.Value)
 		return nil
 	}
-	if err = s.readGuarded(g, key, func(v []byte) error { return call(v, true) }); err == ErrNotFound {
+	err := s.readGuarded(g, key, func(v []byte) error { return call(v, true) })
+	if err == ErrNotFound {
 		err = call(nil, false)
 	}
-	if err != nil {
-		return 0, err
-	}
-	switch op {
-	case Keep:
-		return 0, nil
-	case Remove:
+	switch {
+	case err != nil || op == Keep:
+		return nil, err
+	case op == Remove:
 		e.Kind, e.Value = codec.Delete, nil
-	case Write:
-		if err := checkSize(nil, e.Value); err != nil {
-			return 0, err
-		}
-	default:
-		return 0, fmt.Errorf("%w: Op %d", fs.ErrInvalid, op)
+	case op != Write:
+		return nil, fmt.Errorf("%w: Op %d", fs.ErrInvalid, op)
 	}
-	return s.appendOne(g, e)
+	return e, nil
 }
 
 // CompareAndSwap sets key to new if its value is old, and tells whether it did.
 // nil stands for absent, on both sides: with a nil old the key must be absent,
 // with a nil new it is removed. An empty value is a slice of length 0 that is
-// not nil.
+// not nil. What is written has no deadline.
 func (s *Store) CompareAndSwap(key, old, new []byte) (swapped bool, err error) {
 	err = s.Compute(key, func(now []byte, ok bool) ([]byte, Op) {
 		swapped = ok == (old != nil) && bytes.Equal(now, old)

@@ -19,7 +19,7 @@ func (s *Store) recover(g *generation, mark crc.Mark) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
 	defer runtime.KeepAlive(g)
-	s.clock.advance(mark.Stamp)
+	s.clock.seen(mark.Stamp)
 	promised := mark.Off
 	log := g.bytes()
 	if s.opts.ReadOnly {
@@ -34,14 +34,16 @@ func (s *Store) recover(g *generation, mark crc.Mark) (err error) {
 			// published, and may not. Without one, a tail word that a power cut left
 			// says nothing: the records do.
 			tail := int64(word &^ crc.Superseded)
-			if tail < mark.Off || tail > int64(len(log)) || tail%crc.Align != 0 {
+			switch ok := tail >= mark.Off && tail <= int64(len(log)) && tail%crc.Align == 0; {
+			case ok:
+				log, promised = log[:tail], tail
+			case !s.opts.Salvage:
 				return &CorruptError{Path: s.path, Ranges: []Range{{crc.TailOff, 8}}, What: "the tail word is not where a log can end"}
 			}
-			log, promised = log[:tail], tail
 		}
 	}
 
-	scan := newScanner(g, log)
+	scan := newScanner(g, log[:min(len(log), maxFileSize)])
 	run, why, err := s.replay(g, &scan)
 	if err != nil || errors.Is(why, crc.ErrFlags) {
 		return errors.Join(err, why)
@@ -117,7 +119,7 @@ func (s *Store) enterSpan(g *generation, log []byte, from, end int64) error {
 func (s *Store) enterRecord(g *generation, r *logRecord) error {
 	g.index.mu.Lock()
 	defer g.index.mu.Unlock()
-	s.clock.advance(r.entry.Written)
+	s.clock.seen(r.entry.Written)
 	if err := g.enter(&r.entry, g.index.hash.sum(r.entry.Key), r.off, r.size); err != nil {
 		return err
 	}

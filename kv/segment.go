@@ -80,6 +80,12 @@ func (ix *index) allocate() (uint32, error) {
 
 // reserve sees to it that so many segments can be allocated without fail.
 func (ix *index) reserve(segments int) error {
+	if t := ix.table.Load(); t.small() && int(t.mask+1)*bucketSlots == segmentSlots/2 && ix.first.region == nil {
+		var err error
+		if ix.first, err = newChunk(false); err != nil {
+			return err
+		}
+	}
 	for !ix.table.Load().small() && ix.spare() < segments {
 		c, err := newChunk(true)
 		if err != nil {
@@ -87,7 +93,7 @@ func (ix *index) reserve(segments int) error {
 		}
 		ix.addChunk(c)
 	}
-	return nil // while the index is small, the heap provides
+	return nil
 }
 
 // spare is how many segments there is memory for. The index is not small.
@@ -243,10 +249,13 @@ func (ix *index) enlarge(slots int) error {
 	if slots < segmentSlots {
 		c.words = make([]uint64, slots)
 	} else {
-		var err error
-		if c, err = newChunk(false); err != nil {
-			return err
+		if c = ix.first; c.region == nil {
+			var err error
+			if c, err = newChunk(false); err != nil {
+				return err
+			}
 		}
+		ix.first = chunk{}
 	}
 	t2 := newTable(0, slots, []chunk{c})
 	old := t.slots(0)

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"math"
 	"os"
 	"runtime"
 	"syscall"
@@ -33,22 +34,37 @@ type Stats struct {
 }
 
 // Stats returns the figures of now. They are read one by one while writers go
-// on, so that they need not fit each other to the byte. After Close they are 0.
+// on, so that they need not fit each other to the byte. After Close, and where a
+// read would fail, they are 0.
 func (s *Store) Stats() Stats {
 	g, err := s.enter()
 	if err != nil {
 		return Stats{}
 	}
-	s.sync.mu.Lock()
-	durable := s.sync.durable
-	s.sync.mu.Unlock()
+	durable, err := s.durable(g)
+	if err != nil {
+		return Stats{}
+	}
 	return Stats{
 		Keys: g.index.keys.Load(), Records: g.count.Load(), Revision: g.revision.Load(), Generation: g.header.Generation,
 		LiveBytes: g.live.Load(), DeadBytes: g.dead(), Tail: g.end.Load(), FileBytes: g.file.Size(), IndexBytes: g.index.bytes(),
-		DurableTail: g.synced.Load(), DurableRevision: durable,
+		DurableTail: durable.Off, DurableRevision: durable.Revision,
 		Syncs: s.syncs.Load(), Grows: s.grows.Load(), Compactions: s.compactions.Load(),
 		Missing: append([]Range(nil), g.missing...), Poisoned: s.poisoned(),
 	}
+}
+
+// durable returns what is past its durability point, to a reader's knowledge or
+// to the writer's own.
+func (s *Store) durable(g *generation) (mark crc.Mark, err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+	if s.opts.ReadOnly {
+		return g.durableMark(), nil
+	}
+	s.sync.mu.Lock()
+	defer s.sync.mu.Unlock()
+	return crc.Mark{Off: g.synced.Load(), Revision: s.sync.durable}, nil
 }
 
 // FileInfo is what the header of a store's file says, without its log.
@@ -67,6 +83,9 @@ type FileInfo struct {
 	DurableRevision   uint64
 	Holder            int // process that writes the store; 0: none
 }
+
+// FormatVersion is the version of the format that this package writes and reads.
+const FormatVersion = crc.Version
 
 // Inspect reads the header of the store at path, without a lock and without
 // reading the log, so that it is quick at any size and next to any writer. It
@@ -106,11 +125,16 @@ func describe(f *mmapfile.File, h *crc.Header) (info FileInfo, err error) {
 // noted itself and the boot that it lives in, and has not been killed since.
 func liveHolder(m *mmapfile.Mapping) int {
 	pid := m.Word(crc.HolderOff).Load()
-	if pid == 0 || pid > 1<<31 || m.Word(crc.BootOff).Load() != mmapfile.BootID() {
+	boot := m.Word(crc.BootOff).Load()
+	if pid == 0 || pid > math.MaxInt32 || boot == 0 || boot != mmapfile.BootID() {
 		return 0
 	}
 	p, err := os.FindProcess(int(pid))
-	if err != nil || p.Signal(syscall.Signal(0)) == os.ErrProcessDone {
+	if err != nil {
+		return 0
+	}
+	defer p.Release()
+	if p.Signal(syscall.Signal(0)) == os.ErrProcessDone {
 		return 0
 	}
 	return int(pid)

@@ -90,7 +90,7 @@ func Open(path string, opts *Options) (*Store, error) {
 		s.stop()
 		return nil, s.wrap("open", 0, err)
 	}
-	s.sync.durable = g.revision.Load()
+	s.sync.durable = g.revision.Load() // settled
 	s.gen.Store(g)
 	s.compactFrom.Store(s.compactFloor())
 	s.startTicker()
@@ -136,7 +136,8 @@ func (s *Store) openGeneration() (*generation, error) {
 	}
 	g, err := s.load(f)
 	if err == nil && !created {
-		err = s.settle(g)
+		// Whoever created or renamed the file may have died before it synced its name.
+		err = errors.Join(s.settle(g), mmapfile.SyncDir(filepath.Dir(s.path)))
 	}
 	if err != nil {
 		letGo(f, f)
@@ -198,11 +199,13 @@ func readHeader(f *mmapfile.File) (h head, err error) {
 // locks it.
 func (s *Store) lockFile() (f *mmapfile.File, created bool, err error) {
 	deadline := time.Now().Add(s.opts.LockTimeout)
+	again := false
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
 		f, err = mmapfile.Open(s.path, mmapfile.ReadWrite)
 		if errors.Is(err, fs.ErrNotExist) {
 			f, err = s.create()
-			if errors.Is(err, fs.ErrExist) {
+			if errors.Is(err, fs.ErrExist) && !again {
+				again = true
 				continue // somebody else was first
 			}
 			return f, true, err
@@ -259,7 +262,9 @@ func (s *Store) create() (*mmapfile.File, error) {
 	err = f.SyncFile()
 	if err == nil {
 		// Link and not rename: whoever loses the race must not replace the winner.
-		err = os.Link(temp, s.path)
+		if err = os.Link(temp, s.path); err != nil && !errors.Is(err, fs.ErrExist) {
+			err = fmt.Errorf("a store needs a file system with hard links: %w", err)
+		}
 	}
 	os.Remove(temp)
 	if err == nil {

@@ -77,7 +77,7 @@ func (s *Store) syncLog(g *generation) (durable uint64, err error) {
 	from := g.synced.Load()
 	if end > from {
 		start := time.Now()
-		s.clock.advance(start.Unix())
+		s.clock.tick()
 		err := g.file.Sync(from, end-from)
 		s.syncs.Add(1)
 		if hook := s.opts.Hooks.Synced; hook != nil {
@@ -98,7 +98,7 @@ func (s *Store) mark(g *generation, end int64, revision uint64) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
 	b := g.bytes()
-	crc.EncodeMark(b[crc.MarkOff(g.marks):], crc.Mark{Off: end, Revision: revision, Stamp: s.clock.newest.Load()}, g.header.Salt)
+	crc.EncodeMark(b[crc.MarkOff(g.marks):], crc.Mark{Off: end, Revision: revision, Stamp: s.clock.stamp()}, g.header.Salt)
 	g.marks++
 	g.synced.Store(end)
 	return nil
@@ -196,7 +196,7 @@ func (s *Store) wrote(g *generation) {
 }
 
 func (s *Store) onTick() {
-	s.clock.advance(time.Now().Unix())
+	s.clock.tick()
 	g := s.gen.Load()
 	if g == nil || s.opts.Durability == SyncManual {
 		return

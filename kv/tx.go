@@ -14,7 +14,6 @@ import (
 // ErrClosed.
 type Tx struct {
 	s       *Store
-	g       *generation
 	entries []codec.Entry  // in the order of each key's first write
 	at      map[string]int // key -> its entry
 	size    int64          // bytes of the keys and values in entries
@@ -25,32 +24,25 @@ type Tx struct {
 // Update runs fn with a transaction: what fn wrote through it happens together,
 // or, if fn panics or returns an error, which Update returns as it is, not at all. Readers see all of it or
 // none, in this process and in others, and so does recovery. Other writers wait
-// while fn runs. fn must not write through the store itself, only through tx.
+// while fn runs. fn may read the store, and must not write to it but through tx,
+// nor compact, clear or close it.
 func (s *Store) Update(fn func(tx *Tx) error) error {
 	var fnErr error
-	revision, durable, err := s.updateLocked(func(tx *Tx) error {
-		fnErr = fn(tx)
-		return fnErr
+	tx := &Tx{s: s, at: make(map[string]int)}
+	at, revision, err := s.locked(func(g *generation) (uint64, error) {
+		defer func() { tx.over = true }()
+		if fnErr = fn(tx); fnErr != nil {
+			return 0, fnErr
+		}
+		return s.appendAll(g, tx)
 	})
 	if fnErr != nil {
 		return fnErr
 	}
-	return s.finish("update", revision, durable, err)
-}
-
-func (s *Store) updateLocked(fn func(tx *Tx) error) (revision uint64, durable bool, err error) {
-	g, err := s.lock()
-	defer s.mu.Unlock()
-	if err != nil {
-		return 0, false, err
+	for tries := 0; s.compactForSpace(err, tries); tries++ {
+		revision, err = s.lockedAt(at, err, func(g *generation) (uint64, error) { return s.appendAll(g, tx) })
 	}
-	tx := &Tx{s: s, g: g, at: make(map[string]int)}
-	defer func() { tx.over = true }()
-	if err := fn(tx); err != nil {
-		return 0, false, err
-	}
-	revision, err = s.appendAll(g, tx.entries)
-	return revision, tx.durable, err
+	return s.finish("update", revision, tx.durable, err)
 }
 
 // Durable makes Update return after the transaction's durability point, whatever
@@ -136,20 +128,20 @@ func (tx *Tx) add(op string, e codec.Entry) error {
 	return nil
 }
 
-// appendAll appends entries, whose keys differ, as one run of records, publishes
-// it with one store, and brings the index up to date behind a screen, so that no
-// reader sees a part. It returns the last revision, or 0 if nothing was to do.
-// The caller holds mu.
-func (s *Store) appendAll(g *generation, entries []codec.Entry) (revision uint64, err error) {
+// appendAll appends the entries of tx, whose keys differ, as one run of records,
+// publishes it with one store, and brings the index up to date behind a screen, so
+// that no reader sees a part. It returns the last revision, or 0 if nothing was to
+// do. The caller holds mu.
+func (s *Store) appendAll(g *generation, tx *Tx) (revision uint64, err error) {
 	defer s.poisonOnFault(&err)
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
 
 	// A delete of an absent key is nothing.
-	kept := entries[:0]
-	earlier := make(before, len(entries))
+	kept := tx.entries[:0]
+	earlier := make(before, len(tx.entries))
 	total := int64(0)
-	for _, e := range entries {
+	for _, e := range tx.entries {
 		if earlier.note(g, e.Key) == 0 && e.Kind == codec.Delete {
 			continue
 		}
@@ -157,6 +149,7 @@ func (s *Store) appendAll(g *generation, entries []codec.Entry) (revision uint64
 		s.stamp(g, &kept[len(kept)-1], uint64(len(kept)))
 		total += crc.RecordSize(kept[len(kept)-1].Size())
 	}
+	tx.entries = kept
 	if len(kept) == 0 {
 		return 0, nil
 	}
@@ -177,8 +170,8 @@ func (s *Store) appendAll(g *generation, entries []codec.Entry) (revision uint64
 
 	g.index.mu.Lock()
 	defer g.index.mu.Unlock()
+	// Where it ends in the middle, the screen stays, and the store is poisoned.
 	g.applying.Store(&earlier)
-	defer g.applying.Store(nil)
 	end := off
 	off = start
 	for i := range kept {
@@ -190,6 +183,7 @@ func (s *Store) appendAll(g *generation, entries []codec.Entry) (revision uint64
 		off += size
 	}
 	g.publish(end, revision)
+	g.applying.Store(nil)
 	s.wrote(g)
 	return revision, nil
 }

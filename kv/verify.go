@@ -164,7 +164,7 @@ func (s *Store) writeLog(w io.Writer, v *view) (n int64, err error) {
 	head := make([]byte, crc.HeaderSize)
 	crc.EncodeHeader(head, &v.g.header)
 	putTail(head, uint64(v.end))
-	crc.EncodeMark(head[crc.MarkOff(0):], crc.Mark{Off: v.end, Revision: v.revision, Stamp: s.clock.newest.Load()}, v.g.header.Salt)
+	crc.EncodeMark(head[crc.MarkOff(0):], crc.Mark{Off: v.end, Revision: v.revision, Stamp: s.clock.stamp()}, v.g.header.Salt)
 	written, err := w.Write(head)
 	n = int64(written)
 	scan := newScanner(v.g, v.g.bytes()[:v.end])

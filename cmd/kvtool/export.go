@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/mmapkv/mmapkv/kv"
 	"github.com/spf13/cobra"
@@ -53,13 +52,12 @@ func (t *tool) export(ctx context.Context, s *kv.Store, w *bufio.Writer, toStdou
 	bar := t.besides(toStdout)
 	defer bar.end()
 	total := s.Stats().Tail
-	now := time.Now()
 	for record, err := range s.Records(ctx) {
 		if err != nil {
 			return err
 		}
 		bar.at("export", record.Off, total)
-		if record.Live && (record.Expiry.IsZero() || record.Expiry.After(now)) {
+		if record.Live && !record.Expired {
 			writeEntry(w, record.Key, record.Value, record.Expiry)
 		}
 		// A write that failed says so again at the Flush; why read on?

@@ -122,10 +122,10 @@ func (i *inspection) add(r *kv.Record) {
 	switch {
 	case r.Expiry.IsZero():
 		i.noDeadline++
-	case r.Expiry.After(i.now):
-		i.laterDeadline++
-	default:
+	case r.Expired:
 		i.outdated++
+	default:
+		i.laterDeadline++
 	}
 }
 

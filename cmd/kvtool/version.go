@@ -3,8 +3,6 @@ package main
 import (
 	"bufio"
 	"fmt"
-	"os"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 
@@ -21,20 +19,16 @@ func (t *tool) versionVerb() *cobra.Command {
 that of the format of the stores that it creates.`,
 		Args: cobra.NoArgs,
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
-			format, err := formatVersion()
-			if err != nil {
-				return err
-			}
 			version := toolVersion()
 			if asJSON {
 				return t.printJSON(struct {
 					Version string `json:"version"`
 					Go      string `json:"go"`
 					Format  uint32 `json:"format"`
-				}{version, runtime.Version(), format})
+				}{version, runtime.Version(), kv.FormatVersion})
 			}
 			return t.print(func(w *bufio.Writer) error {
-				fmt.Fprintf(w, "kvtool   %s\ngo       %s %s/%s\nformat   %d\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH, format)
+				fmt.Fprintf(w, "kvtool   %s\ngo       %s %s/%s\nformat   %d\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH, kv.FormatVersion)
 				return nil
 			})
 		}),
@@ -51,23 +45,4 @@ func toolVersion() string {
 		return "(devel)"
 	}
 	return info.Main.Version
-}
-
-// formatVersion asks a new store: kv names the version of its format nowhere else.
-func formatVersion() (uint32, error) {
-	dir, err := os.MkdirTemp("", "kvtool-version-")
-	if err != nil {
-		return 0, err
-	}
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "empty.mmkv")
-	s, err := kv.Open(path, nil)
-	if err != nil {
-		return 0, err
-	}
-	if err := s.Close(); err != nil {
-		return 0, err
-	}
-	info, err := kv.Inspect(path)
-	return info.Version, err
 }

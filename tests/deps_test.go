@@ -1,0 +1,136 @@
+package tests
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/mmapkv/mmapkv"
+
+// allowed is the direction of dependencies: what a package of the module may
+// import beside the standard library. Test files may import what the package's
+// own may, and what is listed behind "test:".
+var allowed = map[string]string{
+	"internal/invariants": "",
+	"internal/loopfs":     "",
+	"mmapfile":            "internal/* golang.org/x/sys/unix unsafe test: internal/*",
+	"crc":                 "internal/* github.com/cespare/xxhash/v2 test: codec codec/entrypb google.golang.org/protobuf/*", // FORMAT.md is tested there
+	"codec":               "internal/* google.golang.org/protobuf/encoding/protowire test: codec codec/entrypb google.golang.org/protobuf/*",
+	"codec/entrypb":       "google.golang.org/protobuf/* unsafe", // generated, for tests alone
+	"kv":                  "codec crc mmapfile internal/* github.com/cespare/xxhash/v2 test: kv",
+	"tests":               "test: kv codec crc internal/* github.com/cespare/xxhash/v2",
+}
+
+// restricted are parts of the standard library that only some packages import.
+var restricted = []string{"unsafe", "syscall"}
+
+// mayUseSyscall says who may name the system's own errors and signals.
+var mayUseSyscall = []string{"kv", "mmapfile", "tests"}
+
+type pkg struct {
+	ImportPath, Dir                    string
+	Imports, TestImports, XTestImports []string
+	Standard                           bool
+	Error                              *struct{ Err string }
+}
+
+// listPackages lists the module's packages as they build for goos.
+func listPackages(t *testing.T, goos string) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-e", "-json=ImportPath,Dir,Imports,TestImports,XTestImports,Standard,Error", "./...")
+	cmd.Dir = ".."
+	cmd.Env = append(os.Environ(), "GOOS="+goos, "GOARCH=amd64", "CGO_ENABLED=0", "GOFLAGS=-mod=readonly", "GOWORK=off")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []pkg
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+// permits tells whether list, of module-relative or full paths with a * at the
+// end for all below, has path.
+func permits(list, path string) bool {
+	path = strings.TrimPrefix(path, module+"/")
+	return slices.ContainsFunc(strings.Fields(list), func(a string) bool {
+		return a == path || strings.HasSuffix(a, "/*") && strings.HasPrefix(path, strings.TrimSuffix(a, "*"))
+	})
+}
+
+// Goal: packages depend on each other in one direction, so that each can be read
+// by itself, and nothing comes in that nobody decided.
+// Method: the table above, against what go list finds for each system.
+func TestDependencies(t *testing.T) {
+	for _, goos := range []string{"linux", "darwin", "freebsd"} {
+		t.Run(goos, func(t *testing.T) {
+			seen := 0
+			for _, p := range listPackages(t, goos) {
+				name := strings.TrimPrefix(p.ImportPath, module+"/")
+				rule, ok := allowed[name]
+				if !ok {
+					t.Errorf("package %s is not in the table", name)
+					continue
+				}
+				seen++
+				source, test, _ := strings.Cut(rule, "test:")
+				for _, path := range p.Imports {
+					if !fits(source, name, path) {
+						t.Errorf("%s imports %s", name, path)
+					}
+				}
+				for _, path := range append(p.TestImports, p.XTestImports...) {
+					if !fits(source+" "+name+" "+test, name, path) && !slices.Contains(restricted, path) {
+						t.Errorf("tests of %s import %s", name, path)
+					}
+				}
+			}
+			if seen != len(allowed) {
+				t.Errorf("%d packages of %d in the table are there", seen, len(allowed))
+			}
+		})
+	}
+}
+
+// fits tells whether package name may import path, by its list.
+func fits(list, name, path string) bool {
+	if permits(list, path) {
+		return true
+	}
+	if path == "syscall" {
+		return slices.Contains(mayUseSyscall, name)
+	}
+	return !strings.Contains(strings.SplitN(path, "/", 2)[0], ".") && !slices.Contains(restricted, path)
+}
+
+// Goal: the module requires three others, and whoever adds one notices.
+// Method: the direct requirements in go.mod.
+func TestRequirements(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "go.mod"))
+	must(t, err)
+	var got []string
+	for _, m := range regexp.MustCompile(`(?m)^(?:require)?\s+([\w./-]+) v\S+$`).FindAllStringSubmatch(string(b), -1) {
+		got = append(got, m[1])
+	}
+	slices.Sort(got)
+	want := []string{"github.com/cespare/xxhash/v2", "golang.org/x/sys", "google.golang.org/protobuf"}
+	if !slices.Equal(got, want) {
+		t.Errorf("go.mod requires %q, want %q", got, want)
+	}
+}

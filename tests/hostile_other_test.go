@@ -1,0 +1,7 @@
+//go:build !linux
+
+package tests
+
+import "errors"
+
+func openCramped(string) error { return errors.ErrUnsupported }

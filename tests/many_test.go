@@ -1,0 +1,93 @@
+//go:build linux
+
+package tests
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+
+	"github.com/mmapkv/mmapkv/internal/invariants"
+	"github.com/mmapkv/mmapkv/kv"
+)
+
+func count(t *testing.T, dir string) int {
+	t.Helper()
+	names, err := os.ReadDir(dir)
+	must(t, err)
+	return len(names)
+}
+
+func areas(t *testing.T) int {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/maps")
+	must(t, err)
+	return bytes.Count(b, []byte("\n"))
+}
+
+// Goal: a program can have ten thousand small stores open: one descriptor, at
+// most 64 KiB of disk, no goroutine each, and within the kernel's limit of areas.
+// Method: it does, with a key in each, and counts; then a sample is read again.
+func TestManyStores(t *testing.T) {
+	n := 10000
+	if testing.Short() || invariants.Enabled {
+		n = 1000
+	}
+	var limit syscall.Rlimit
+	must(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
+	if limit.Cur < uint64(n+100) {
+		limit.Cur = limit.Max
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Max < uint64(n+100) {
+			n = int(limit.Max) - 100
+			t.Logf("SCALED DOWN to %d stores: the limit of descriptors is %d", n, limit.Max)
+		}
+	}
+	dir := t.TempDir()
+	path := func(i int) string { return filepath.Join(dir, fmt.Sprint(i%100), fmt.Sprint(i)) }
+	for i := range 100 {
+		must(t, os.Mkdir(filepath.Join(dir, fmt.Sprint(i)), 0o700))
+	}
+	fds, goroutines, vmas := count(t, "/proc/self/fd"), runtime.NumGoroutine(), areas(t)
+	stores := make([]*kv.Store, n)
+	for i := range stores {
+		s, err := kv.Open(path(i), &kv.Options{Durability: kv.SyncManual})
+		if err != nil {
+			t.Fatalf("store %d: %v", i, err)
+		}
+		defer s.Close()
+		stores[i] = s
+		must(t, s.Put([]byte("key"), fmt.Append(nil, i)))
+	}
+	if got := count(t, "/proc/self/fd") - fds; got > n {
+		t.Errorf("%d descriptors for %d stores", got, n)
+	}
+	if got := areas(t); got > 65530-1000 {
+		t.Errorf("%d areas, %d before", got, vmas)
+	} else {
+		t.Logf("%d stores: %d areas, %d before", n, got, vmas)
+	}
+	poll(t, "no goroutine for each store", func() bool { return runtime.NumGoroutine() <= goroutines+20 })
+	for i := 0; i < n; i += 97 {
+		fi, err := os.Stat(path(i))
+		must(t, err)
+		if used := fi.Sys().(*syscall.Stat_t).Blocks * 512; used > 64<<10 {
+			t.Fatalf("store %d takes %d bytes of disk", i, used)
+		}
+		wantGet(t, stores[i], "key", fmt.Sprint(i))
+	}
+	for _, s := range stores {
+		must(t, s.Close())
+	}
+	if got := count(t, "/proc/self/fd") - fds; got > 0 {
+		t.Errorf("%d descriptors left", got)
+	}
+	for i := 0; i < n; i += 997 {
+		s := open(t, path(i), nil)
+		wantContents(t, s, map[string]string{"key": fmt.Sprint(i)})
+		closeSound(t, s)
+	}
+}
