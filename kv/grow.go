@@ -31,12 +31,12 @@ func (s *Store) room(g *generation, need int64, segments int) error {
 			return err
 		}
 	}
-	if end+need > g.aheadAt.Load() {
+	g.index.mu.Lock()
+	defer g.index.mu.Unlock()
+	if at := g.aheadAt.Load(); end+need > at || at != math.MaxInt64 && g.index.runsLow() {
 		g.aheadAt.Store(math.MaxInt64) // until lookAhead sets it again
 		s.spawn(func() { s.lookAhead(g) })
 	}
-	g.index.mu.Lock()
-	defer g.index.mu.Unlock()
 	return g.index.reserve(min(segments, spareSegments+len(g.index.segs)))
 }
 

@@ -119,23 +119,32 @@ func (ix *index) addChunk(c chunk) {
 	ix.table.Store(t2)
 }
 
-// lookAhead keeps a chunk of memory ready, already touched: to clear a huge page
-// takes two milliseconds, which no Put shall wait for. The caller does not hold mu.
+// runsLow tells whether it is time to look ahead. Segments split in bursts, since
+// chance fills them evenly, so that a quarter of their number is kept ready. The
+// caller holds mu.
+func (ix *index) runsLow() bool {
+	return !ix.table.Load().small() && ix.spare() < min(max(len(ix.segs)/4, chunkSegments/4), 4*chunkSegments)
+}
+
+// lookAhead keeps memory ready, already touched: to clear a huge page takes
+// milliseconds, which no Put shall wait for. The caller does not hold mu.
 func (ix *index) lookAhead() {
-	ix.mu.Lock()
-	enough := ix.table.Load().small() || ix.spare() >= chunkSegments/2
-	ix.mu.Unlock()
-	if enough {
-		return
+	for {
+		ix.mu.Lock()
+		low := ix.runsLow()
+		ix.mu.Unlock()
+		if !low {
+			return
+		}
+		c, err := newChunk(true)
+		if err != nil {
+			return // the writer that needs it will hear of it
+		}
+		atomic.StoreUint64(&c.words[0], 0)
+		ix.mu.Lock()
+		ix.addChunk(c)
+		ix.mu.Unlock()
 	}
-	c, err := newChunk(true)
-	if err != nil {
-		return // the writer that needs it will hear of it
-	}
-	atomic.StoreUint64(&c.words[0], 0)
-	ix.mu.Lock()
-	ix.addChunk(c)
-	ix.mu.Unlock()
 }
 
 // relieve makes room for h, in whose segment all four buckets are full. It
