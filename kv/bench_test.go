@@ -177,18 +177,21 @@ func BenchmarkFill(b *testing.B) {
 		var m *lockedMap
 		fill(b, func() { m = &lockedMap{m: make(map[string][]byte)} }, func(key []byte) { m.Put(key, value) })
 	})
-	b.Run("peer=store", func(b *testing.B) {
-		var s *Store
-		fill(b, func() {
-			b.StopTimer()
-			s = openBench(b, nil)
-			b.StartTimer()
-		}, func(key []byte) {
-			if err := s.Put(key, value); err != nil {
-				b.Fatal(err)
-			}
+	// Without syncs in the background, what is left of the stalls is growth and splits.
+	for _, d := range []Durability{SyncPeriodic, SyncManual} {
+		b.Run(fmt.Sprintf("peer=store,sync=%v", d), func(b *testing.B) {
+			var s *Store
+			fill(b, func() {
+				b.StopTimer()
+				s = openBench(b, &Options{Durability: d})
+				b.StartTimer()
+			}, func(key []byte) {
+				if err := s.Put(key, value); err != nil {
+					b.Fatal(err)
+				}
+			})
 		})
-	})
+	}
 }
 
 // BenchmarkDurable puts with SyncAlways from several goroutines.
@@ -197,7 +200,6 @@ func BenchmarkDurable(b *testing.B) {
 	for _, writers := range []int{1, 8, 64, 256} {
 		b.Run(fmt.Sprintf("goroutines=%d", writers), func(b *testing.B) {
 			s := openBench(b, &Options{Durability: SyncAlways})
-			fillStoreLazily(b, s, 1000)
 			var wg sync.WaitGroup
 			each := b.N/writers + 1
 			b.ResetTimer()
@@ -216,19 +218,5 @@ func BenchmarkDurable(b *testing.B) {
 			wg.Wait()
 			b.ReportMetric(float64(each*writers)/b.Elapsed().Seconds(), "puts/s")
 		})
-	}
-}
-
-func fillStoreLazily(tb testing.TB, s *Store, n int) {
-	err := s.Update(func(tx *Tx) error {
-		for i := range uint64(n) {
-			if err := tx.Put(benchKey(nil, i), make([]byte, benchValue)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		tb.Fatal(err)
 	}
 }
