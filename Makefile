@@ -3,7 +3,7 @@
 GO          ?= go
 ALL         := ./... ./cmd/kvtool/...
 STATICCHECK ?= $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
-CROSS       := linux/arm64 darwin/arm64 freebsd/amd64 linux/386 windows/amd64
+CROSS       := linux/arm64 darwin/arm64 freebsd/amd64 linux/386
 FUZZTIME    ?= 5s
 N           ?= 1000
 
@@ -31,11 +31,13 @@ lint:
 	$(GO) vet $(ALL)
 	$(STATICCHECK) $(ALL)
 
-# The module compiles on every system, and on windows says that it is not supported.
+# What is supported, tests included; and elsewhere the module still compiles, to say
+# that it is not.
 cross:
 	@for t in $(CROSS); do echo "build and vet $$t"; \
 		GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) build $(ALL) && \
 		GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) vet $(ALL) || exit 1; done
+	GOOS=windows GOARCH=amd64 $(GO) build $(ALL)
 
 # Each module builds by itself too, as its importers see it.
 modules:

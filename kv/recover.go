@@ -43,7 +43,7 @@ func (s *Store) recover(g *generation, mark crc.Mark) (err error) {
 		}
 	}
 
-	scan := newScanner(g, log[:min(len(log), maxFileSize)])
+	scan := newScanner(g, log[:min(int64(len(log)), maxFileSize)])
 	run, why, err := s.replay(g, &scan)
 	if err != nil || errors.Is(why, crc.ErrFlags) {
 		return errors.Join(err, why)
