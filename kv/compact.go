@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"runtime"
 	"time"
@@ -118,7 +117,7 @@ func (c *compaction) run() error {
 		return err // the temporary name, too, is that of the store at the path
 	}
 	c.temp = c.s.path + nextSuffix
-	os.Remove(c.temp)
+	c.s.disk.Remove(c.temp)
 	c.from, c.boundary = crc.HeaderSize, c.old.end.Load()
 	if !c.empty {
 		if err := c.copyMost(); err != nil {
@@ -151,14 +150,14 @@ func (c *compaction) create(revision uint64, live int64) error {
 	}
 	c.next = newGeneration(f, h)
 	c.off = crc.HeaderSize
-	return f.InheritOwner(c.old.mapped)
+	return f.mapped().InheritOwner(c.old.file.mapped())
 }
 
 // abandon removes what was written.
 func (c *compaction) abandon() {
 	if c.next != nil {
 		c.next.file.Close()
-		os.Remove(c.temp)
+		c.s.disk.Remove(c.temp)
 	}
 }
 
@@ -311,7 +310,7 @@ func (c *compaction) takeOver() error {
 		// Until the directory is synced, a power cut may bring the old file back. It
 		// has all that was durable; what becomes durable in the new one waits here,
 		// for the lead.
-		if err = mmapfile.SyncDir(filepath.Dir(s.path)); err != nil {
+		if err = s.disk.SyncDir(filepath.Dir(s.path)); err != nil {
 			durable, err = 0, s.setPoison(err)
 		}
 	}
@@ -321,7 +320,7 @@ func (c *compaction) takeOver() error {
 		return err
 	}
 	length := c.old.file.Size()
-	letGo(c.old.file, c.old.mapped)
+	letGo(c.old.file)
 	if length >= compactGC {
 		go runtime.GC() // its blocks are free once it is unmapped
 	}
@@ -354,7 +353,7 @@ func (c *compaction) replace() (durable uint64, err error) {
 	// the path until that names another file, so that a crash here does it no harm.
 	// The other way round it would follow the old file for ever.
 	c.old.supersede(true)
-	if err := os.Rename(c.temp, s.path); err != nil {
+	if err := s.disk.Rename(c.temp, s.path); err != nil {
 		c.old.supersede(false)
 		return 0, err
 	}

@@ -160,7 +160,7 @@ func TestVerifyNextToWriter(t *testing.T) {
 func openLate(t *testing.T, path string, between func()) *Store {
 	t.Helper()
 	s := openTestAt(t, path, &Options{ReadOnly: true})
-	f, err := mmapfile.Open(s.path, mmapfile.ReadOnly)
+	f, err := s.disk.Open(s.path, mmapfile.ReadOnly)
 	if err != nil {
 		t.Fatal(err)
 	}

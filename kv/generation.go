@@ -12,25 +12,6 @@ import (
 	"github.com/mmapkv/mmapkv/mmapfile"
 )
 
-// file is what a generation asks of the file that holds it: the seam at which
-// tests let a disk fail. *mmapfile.File is the real one.
-type file interface {
-	Size() int64
-	Mapping() *mmapfile.Mapping
-	Grow(size int64) error
-	Refresh() error
-	Truncate(size int64) error
-	Sync(off, n int64) error
-	SyncFile() error
-	WriteAt(p []byte, off int64) (int, error)
-	Populate(off, n int64)
-	AdviseRandom(off, n int64)
-	Protect(off, n int64) error
-	TryLock(holderOff int64) error
-	IsAt(path string) (bool, error)
-	Close() error
-}
-
 // mapping resolves offsets of one file to bytes. It never changes but for growth:
 // what was readable stays readable as long as the generation is reachable.
 type mapping struct {
@@ -64,7 +45,7 @@ func (m *mapping) key(off int64) []byte {
 // as long as they read: the garbage collector unmaps it after the last of them.
 type generation struct {
 	file   file
-	mapped *mmapfile.File // whose faults become errors; file itself, or what a test's file wraps
+	mapped *mmapfile.File // the file's; immutable
 	header crc.Header     // immutable
 	log    mapping
 	index  *index
@@ -107,8 +88,8 @@ func (b before) note(g *generation, key []byte) int64 {
 	return off
 }
 
-func newGeneration(f *mmapfile.File, h crc.Header) *generation {
-	g := &generation{file: f, mapped: f, header: h}
+func newGeneration(f file, h crc.Header) *generation {
+	g := &generation{file: f, mapped: f.mapped(), header: h}
 	g.log.current.Store(f.Mapping())
 	g.index = newIndex(&g.log, hasher{stored: h.HashSeed})
 	g.end.Store(crc.HeaderSize)

@@ -95,7 +95,7 @@ func Inspect(path string) (info FileInfo, err error) {
 	if err != nil {
 		return info, wrapError("inspect", path, 0, err)
 	}
-	f, err := mmapfile.Open(resolved, mmapfile.ReadOnly)
+	f, err := osDisk{}.Open(resolved, mmapfile.ReadOnly)
 	if err != nil {
 		return info, wrapError("inspect", resolved, 0, err)
 	}
@@ -109,9 +109,9 @@ func Inspect(path string) (info FileInfo, err error) {
 	return info, wrapError("inspect", resolved, 0, err)
 }
 
-func describe(f *mmapfile.File, h *crc.Header) (info FileInfo, err error) {
+func describe(f file, h *crc.Header) (info FileInfo, err error) {
 	guard := mmapfile.EnterGuard()
-	defer guard.Exit(f, &err)
+	defer guard.Exit(f.mapped(), &err)
 	m := f.Mapping()
 	defer runtime.KeepAlive(m)
 	return FileInfo{

@@ -25,6 +25,7 @@ import (
 type Store struct {
 	path string  // absolute, symbolic links resolved; immutable
 	opts Options // defaults spelled out; immutable
+	disk disk    // immutable
 
 	gen   atomic.Pointer[generation] // nil after Close; replaced under mu
 	clock clock
@@ -65,7 +66,9 @@ type Store struct {
 // ErrFormat and ErrVersion refuse other files; nothing on disk is changed then.
 //
 // Open reads the whole log to rebuild the index: its cost grows with the store.
-func Open(path string, opts *Options) (*Store, error) {
+func Open(path string, opts *Options) (*Store, error) { return openOn(osDisk{}, path, opts) }
+
+func openOn(d disk, path string, opts *Options) (*Store, error) {
 	o, err := opts.withDefaults()
 	if err != nil {
 		return nil, wrapError("open", path, 0, err)
@@ -81,7 +84,7 @@ func Open(path string, opts *Options) (*Store, error) {
 	if err != nil {
 		return nil, wrapError("open", path, 0, err)
 	}
-	s := &Store{path: resolved, opts: o, compact: make(chan struct{}, 1)}
+	s := &Store{path: resolved, opts: o, disk: d, compact: make(chan struct{}, 1)}
 	s.compact <- struct{}{}
 	s.sync.init()
 	s.closing, s.stop = context.WithCancel(context.Background())
@@ -116,7 +119,7 @@ func resolve(path string) (string, error) {
 // openGeneration opens, or creates, the file at the path and recovers it.
 func (s *Store) openGeneration() (*generation, error) {
 	if s.opts.ReadOnly {
-		f, err := mmapfile.Open(s.path, mmapfile.ReadOnly)
+		f, err := s.disk.Open(s.path, mmapfile.ReadOnly)
 		if err != nil {
 			return nil, err
 		}
@@ -132,36 +135,36 @@ func (s *Store) openGeneration() (*generation, error) {
 	}
 	if !created {
 		// A compaction that was cut off left it; only the lock's holder compacts.
-		os.Remove(s.path + nextSuffix)
+		s.disk.Remove(s.path + nextSuffix)
 	}
 	g, err := s.load(f)
 	if err == nil && !created {
 		// Whoever created or renamed the file may have died before it synced its name.
-		err = errors.Join(s.settle(g), mmapfile.SyncDir(filepath.Dir(s.path)))
+		err = errors.Join(s.settle(g), s.disk.SyncDir(filepath.Dir(s.path)))
 	}
 	if err != nil {
-		letGo(f, f)
+		letGo(f)
 		return nil, err
 	}
 	return g, nil
 }
 
 // letGo closes a file, and with it releases the lock, having cleared the holder.
-func letGo(f file, mapped *mmapfile.File) error {
+func letGo(f file) error {
 	// The holder is informative only: a fault in clearing it is nobody's concern.
-	_ = clearHolder(mapped)
+	_ = clearHolder(f)
 	return f.Close()
 }
 
-func clearHolder(f *mmapfile.File) (err error) {
+func clearHolder(f file) (err error) {
 	guard := mmapfile.EnterGuard()
-	defer guard.Exit(f, &err)
+	defer guard.Exit(f.mapped(), &err)
 	f.Mapping().Word(crc.HolderOff).Store(0)
 	return nil
 }
 
 // load checks the header of f and rebuilds the index from the log.
-func (s *Store) load(f *mmapfile.File) (*generation, error) {
+func (s *Store) load(f file) (*generation, error) {
 	h, err := readHeader(f)
 	if err != nil {
 		return nil, err
@@ -181,9 +184,9 @@ type head struct {
 	nextMark uint64 // slot
 }
 
-func readHeader(f *mmapfile.File) (h head, err error) {
+func readHeader(f file) (h head, err error) {
 	guard := mmapfile.EnterGuard()
-	defer guard.Exit(f, &err)
+	defer guard.Exit(f.mapped(), &err)
 	m := f.Mapping()
 	defer runtime.KeepAlive(m)
 	b := m.Bytes()
@@ -197,11 +200,11 @@ func readHeader(f *mmapfile.File) (h head, err error) {
 
 // lockFile opens the file at the path for writing, creating it if need be, and
 // locks it.
-func (s *Store) lockFile() (f *mmapfile.File, created bool, err error) {
+func (s *Store) lockFile() (f file, created bool, err error) {
 	deadline := time.Now().Add(s.opts.LockTimeout)
 	again := false
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		f, err = mmapfile.Open(s.path, mmapfile.ReadWrite)
+		f, err = s.disk.Open(s.path, mmapfile.ReadWrite)
 		if errors.Is(err, fs.ErrNotExist) {
 			f, err = s.create()
 			if errors.Is(err, fs.ErrExist) && !again {
@@ -248,7 +251,7 @@ const (
 
 // create makes an empty store. It gets its name only when it is whole: a crash
 // leaves either nothing at the path or an empty store.
-func (s *Store) create() (*mmapfile.File, error) {
+func (s *Store) create() (file, error) {
 	var random [8]byte
 	rand.Read(random[:])
 	temp := s.path + newSuffix + hex.EncodeToString(random[:])
@@ -262,13 +265,13 @@ func (s *Store) create() (*mmapfile.File, error) {
 	err = f.SyncFile()
 	if err == nil {
 		// Link and not rename: whoever loses the race must not replace the winner.
-		if err = os.Link(temp, s.path); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err = s.disk.Link(temp, s.path); err != nil && !errors.Is(err, fs.ErrExist) {
 			err = fmt.Errorf("a store needs a file system with hard links: %w", err)
 		}
 	}
-	os.Remove(temp)
+	s.disk.Remove(temp)
 	if err == nil {
-		err = mmapfile.SyncDir(filepath.Dir(s.path))
+		err = s.disk.SyncDir(filepath.Dir(s.path))
 	}
 	if err != nil {
 		f.Close()
@@ -279,13 +282,13 @@ func (s *Store) create() (*mmapfile.File, error) {
 
 // createFile makes a locked file with a header and no record. It draws what is
 // random in each generation, and writes it to h.
-func (s *Store) createFile(path string, h *crc.Header, size int64) (*mmapfile.File, error) {
+func (s *Store) createFile(path string, h *crc.Header, size int64) (file, error) {
 	var random [16]byte
 	rand.Read(random[:])
 	h.Salt = binary.LittleEndian.Uint64(random[:])
 	h.HashSeed = binary.LittleEndian.Uint64(random[8:])
 	h.Version = crc.Version
-	f, err := mmapfile.Create(path, s.opts.Perm, size)
+	f, err := s.disk.Create(path, s.opts.Perm, size)
 	if err != nil {
 		return nil, err
 	}
@@ -298,7 +301,7 @@ func (s *Store) createFile(path string, h *crc.Header, size int64) (*mmapfile.Fi
 	}
 	if err != nil {
 		f.Close()
-		os.Remove(path)
+		s.disk.Remove(path)
 		return nil, err
 	}
 	return f, nil
@@ -347,7 +350,7 @@ func (s *Store) Close() error {
 		if s.opts.ReadOnly {
 			err = g.file.Close()
 		} else {
-			err = errors.Join(err, letGo(g.file, g.mapped))
+			err = errors.Join(err, letGo(g.file))
 		}
 		s.closeErr = s.wrap("close", 0, err)
 		s.sync.leave(durable)

@@ -1,0 +1,62 @@
+package kv
+
+import (
+	"io/fs"
+	"os"
+
+	"github.com/mmapkv/mmapkv/mmapfile"
+)
+
+// disk is what a store asks of the file system, and file what it asks of a file:
+// the seam at which tests cut the power or let a device fail.
+type disk interface {
+	Open(path string, mode mmapfile.Mode) (file, error)
+	Create(path string, perm fs.FileMode, size int64) (file, error)
+	Link(old, new string) error
+	Rename(old, new string) error
+	Remove(path string) error
+	SyncDir(dir string) error
+}
+
+// file is a mapped file. The methods are those of mmapfile.File.
+type file interface {
+	Size() int64
+	Mapping() *mmapfile.Mapping
+	Grow(size int64) error
+	Refresh() error
+	Truncate(size int64) error
+	Sync(off, n int64) error
+	SyncFile() error
+	WriteAt(p []byte, off int64) (int, error)
+	Populate(off, n int64)
+	AdviseRandom(off, n int64)
+	Protect(off, n int64) error
+	TryLock(holderOff int64) error
+	IsAt(path string) (bool, error)
+	Close() error
+
+	// mapped is the file whose mapping it is, and whose faults become errors.
+	mapped() *mmapfile.File
+}
+
+// osDisk is the operating system's.
+type osDisk struct{}
+
+type osFile struct{ *mmapfile.File }
+
+func (f osFile) mapped() *mmapfile.File { return f.File }
+
+func (osDisk) Open(path string, mode mmapfile.Mode) (file, error) {
+	f, err := mmapfile.Open(path, mode)
+	return osFile{f}, err
+}
+
+func (osDisk) Create(path string, perm fs.FileMode, size int64) (file, error) {
+	f, err := mmapfile.Create(path, perm, size)
+	return osFile{f}, err
+}
+
+func (osDisk) Link(old, new string) error   { return os.Link(old, new) }
+func (osDisk) Rename(old, new string) error { return os.Rename(old, new) }
+func (osDisk) Remove(path string) error     { return os.Remove(path) }
+func (osDisk) SyncDir(dir string) error     { return mmapfile.SyncDir(dir) }
