@@ -5,7 +5,29 @@ package mmapfile
 import (
 	"bytes"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
+
+// flushAfterMsync has the device write its cache: on macOS msync leaves that
+// alone, on FreeBSD it is not known to do it.
+func flushAfterMsync(fd int) error { return fullSync(fd) }
+
+// populate: there is no call for it.
+func populate([]byte, bool) bool { return false }
+
+// adviseHuge: there is no advice for it, and FreeBSD promotes aligned memory by
+// itself.
+func adviseHuge([]byte) {}
+
+// fileSystem tells the kind of file system that an open file lies on.
+func fileSystem(fd int) (name string, remote bool) {
+	var st unix.Statfs_t
+	if err := ignoringEINTR(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
+		return "", false
+	}
+	return mountKind(st.Fstypename[:], st.Flags&unix.MNT_LOCAL != 0)
+}
 
 // mountKind reads a mount's type name. A mount that is not local is remote; FUSE
 // is not asked, for it seldom knows.

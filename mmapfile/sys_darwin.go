@@ -42,21 +42,3 @@ func fullSync(fd int) error {
 	}
 	return err
 }
-
-// flushAfterMsync has the drive write its cache, which msync leaves alone.
-func flushAfterMsync(fd int) error { return fullSync(fd) }
-
-// populate: there is no call for it.
-func populate([]byte, bool) bool { return false }
-
-// adviseHuge: there is no advice for it.
-func adviseHuge([]byte) {}
-
-// fileSystem tells the kind of file system that an open file lies on.
-func fileSystem(fd int) (name string, remote bool) {
-	var st unix.Statfs_t
-	if err := ignoringEINTR(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
-		return "", false
-	}
-	return mountKind(st.Fstypename[:], st.Flags&unix.MNT_LOCAL != 0)
-}

@@ -45,22 +45,3 @@ func posixFallocate(fd int, off, n int64) error {
 func fullSync(fd int) error {
 	return ignoringEINTR(func() error { return unix.Fsync(fd) })
 }
-
-// flushAfterMsync makes durable what msync wrote: fsync has the device flush,
-// msync is not known to.
-func flushAfterMsync(fd int) error { return fullSync(fd) }
-
-// populate: there is no call for it.
-func populate([]byte, bool) bool { return false }
-
-// adviseHuge: the kernel promotes aligned memory by itself.
-func adviseHuge([]byte) {}
-
-// fileSystem tells the kind of file system that an open file lies on.
-func fileSystem(fd int) (name string, remote bool) {
-	var st unix.Statfs_t
-	if err := ignoringEINTR(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
-		return "", false
-	}
-	return mountKind(st.Fstypename[:], st.Flags&unix.MNT_LOCAL != 0)
-}
