@@ -23,7 +23,7 @@ import (
 //go:generate protoc -I .. --go_out=.. --go_opt=module=github.com/mmapkv/mmapkv codec/entry.proto
 
 // ErrEntry is wrapped, with what is wrong, by every error of Decode.
-var ErrEntry = errors.New("codec: malformed entry")
+var ErrEntry = errors.New("malformed entry")
 
 // Kind says what an entry does to its key.
 type Kind uint8

@@ -17,5 +17,5 @@ func ExampleEntry() {
 	// Output:
 	// apple = red, revision 1, <nil>
 	// red 0 true
-	// codec: malformed entry: key or value cut short at byte 15
+	// malformed entry: key or value cut short at byte 15
 }

@@ -43,5 +43,5 @@ func ExampleVerify() {
 	fmt.Println(err)
 	// Output:
 	// payload 24 <nil>
-	// crc: record sum mismatch
+	// record sum mismatch
 }

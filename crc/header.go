@@ -43,14 +43,14 @@ const knownIncompatible uint32 = 0
 
 // Why bytes are not the header of a store that this version reads, in the order of the checks.
 var (
-	ErrEmpty        = errors.New("crc: empty file")
-	ErrMagic        = errors.New("crc: not a store: magic differs")
-	ErrShort        = errors.New("crc: file header cut short")
-	ErrVersion      = errors.New("crc: format version not known")
-	ErrIncompatible = errors.New("crc: file has incompatible flags of a later version")
-	ErrHeaderSum    = errors.New("crc: file header sum mismatch")
-	ErrReserved     = errors.New("crc: reserved bytes of the file header are not zero")
-	ErrHeaderField  = errors.New("crc: file header field out of range")
+	ErrEmpty        = errors.New("empty file")
+	ErrMagic        = errors.New("the first bytes are not those of a store")
+	ErrShort        = errors.New("file header cut short")
+	ErrVersion      = errors.New("format version not known")
+	ErrIncompatible = errors.New("file has incompatible flags of a later version")
+	ErrHeaderSum    = errors.New("file header sum mismatch")
+	ErrReserved     = errors.New("reserved bytes of the file header are not zero")
+	ErrHeaderField  = errors.New("file header field out of range")
 )
 
 // Header is the immutable part of a file header: written once, before the file gets its name.

@@ -35,10 +35,10 @@ const refusedBits = uint64(incompatibleFlags&^knownFlags) << 32
 // Why there is no valid record at an offset. ErrNoRecord, ErrBounds and ErrSum are returned as they are, without details and so without
 // an allocation: a scan ends with one of them, and the caller knows the offset. ErrFlags is wrapped with the flags.
 var (
-	ErrNoRecord = errors.New("crc: no record")                                        // the length is zero
-	ErrBounds   = errors.New("crc: record out of bounds")                             // misaligned, or longer than the log or MaxPayload
-	ErrFlags    = errors.New("crc: record has incompatible flags of a later version") // to be read by a later version only
-	ErrSum      = errors.New("crc: record sum mismatch")                              // the bytes are not those that were sealed here
+	ErrNoRecord = errors.New("no record")                                        // the length is zero
+	ErrBounds   = errors.New("record out of bounds")                             // misaligned, or longer than the log or MaxPayload
+	ErrFlags    = errors.New("record has incompatible flags of a later version") // to be read by a later version only
+	ErrSum      = errors.New("record sum mismatch")                              // the bytes are not those that were sealed here
 )
 
 // Record is a record as it lies in a log.

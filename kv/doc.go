@@ -16,7 +16,8 @@
 //
 // All methods of Store may be called from any number of goroutines. Get, View,
 // Has and GetMany take no lock and wait for nobody, whatever writers, growth and
-// compaction do. Writes take turns. Put, Delete, Compute, CompareAndSwap and
+// compaction do; a ReadOnly handle takes in first what its writer has published
+// (see Options.ReadOnly). Writes take turns. Put, Delete, Compute, CompareAndSwap and
 // Update are atomic. Slices given to the store may be used again at once; slices
 // that Get returns belong to the caller; slices that View, GetMany and Iter pass
 // to a function are the file's own bytes, valid until that function returns.

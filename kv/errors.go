@@ -34,11 +34,13 @@ var (
 	// ErrFormat: the file is not a store.
 	ErrFormat = errors.New("not a store")
 	// ErrVersion: the file was written by a later release of this package.
-	ErrVersion = errors.New("format of a later release")
+	ErrVersion = errors.New("format of a later release: update this program")
+	// ErrFault: a byte of the mapped file could not be had.
+	ErrFault = errors.New("the file was cut short beneath the store, or its disk failed: close, look at the disk, open again")
 	// ErrPoisoned: an earlier sync failed, or a store into the mapping did, so that
 	// nobody can tell what the device holds. Reading goes on; Close and open again
 	// to write.
-	ErrPoisoned = errors.New("store takes no more writes since one failed half-way")
+	ErrPoisoned = errors.New("store takes no more writes since a sync or a write failed half-way: open it again")
 )
 
 // Error says which operation failed, on which store, and why.
@@ -94,7 +96,8 @@ var publicErrors = []struct{ low, public error }{
 	{mmapfile.ErrNoSpace, ErrFull},
 	{mmapfile.ErrNoAddressSpace, ErrFull},
 	{mmapfile.ErrNotRegular, ErrFormat},
-	{mmapfile.ErrShrunk, ErrCorrupt},
+	{mmapfile.ErrShrunk, ErrFault},
+	{mmapfile.ErrRemote, errors.ErrUnsupported},
 	{crc.ErrEmpty, ErrFormat},
 	{crc.ErrMagic, ErrFormat},
 	{crc.ErrShort, ErrCorrupt},
@@ -122,6 +125,7 @@ func wrapError(op, path string, off int64, err error) error {
 	if err == nil || errors.As(err, &already) {
 		return err
 	}
+	poisoned := errors.Is(err, ErrPoisoned) // whatever else is wrong: something has changed
 	var locked *mmapfile.LockedError
 	var fault *mmapfile.FaultError
 	var pathErr *fs.PathError
@@ -130,11 +134,12 @@ func wrapError(op, path string, off int64, err error) error {
 		err = fmt.Errorf("%w: %w", ErrLocked, err)
 	case errors.As(err, &fault):
 		off = fault.Off
+		err = fmt.Errorf("%w: %w", ErrFault, err)
 	case errors.As(err, &pathErr) && (pathErr.Path == path || strings.HasPrefix(pathErr.Path, path+ownSuffix)):
 		err = stripPath{pathErr}
 	}
 	for _, p := range publicErrors {
-		if errors.Is(err, p.low) && !errors.Is(err, p.public) {
+		if !poisoned && errors.Is(err, p.low) && !errors.Is(err, p.public) {
 			err = fmt.Errorf("%w: %w", p.public, err)
 			break
 		}

@@ -7,6 +7,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"testing"
 	"time"
 
 	"github.com/mmapkv/mmapkv/kv"
@@ -30,20 +31,41 @@ func open(opts *kv.Options) (store *kv.Store, done func()) {
 	}
 }
 
+// TestMain runs the examples, and all else, in a directory of their own.
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "mmapkv")
+	if err == nil {
+		err = os.Chdir(dir)
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
 func Example() {
-	path := filepath.Join(os.TempDir(), "hello.mmkv")
-	store, err := kv.Open(path, nil)
+	store, err := kv.Open("hello.mmkv", nil)
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer store.Close()
-	err = store.Put([]byte("greeting"), []byte("hello"))
-	if err != nil {
+	if err := store.Put([]byte("greeting"), []byte("hello")); err != nil {
 		log.Fatal(err)
 	}
 	value, err := store.Get([]byte("greeting"))
 	fmt.Println(string(value), err)
 	// Output: hello <nil>
+}
+
+func ExampleStore_Lookup() {
+	store, done := open(nil)
+	defer done()
+	store.PutTTL([]byte("session"), []byte("token"), time.Hour)
+	r, err := store.Lookup([]byte("session"))
+	fmt.Printf("%s revision %d, an hour: %v, %v\n", r.Value, r.Revision, time.Until(r.Expiry) > 59*time.Minute, err)
+	// Output: token revision 1, an hour: true, <nil>
 }
 
 func ExampleStore() {

@@ -2,6 +2,7 @@ package kv
 
 import (
 	"errors"
+	"maps"
 	"runtime"
 
 	"github.com/mmapkv/mmapkv/crc"
@@ -84,6 +85,9 @@ func (s *Store) takeIn(g *generation, end int64) error {
 	scan.off, scan.revision = g.end.Load(), g.revision.Load()
 	for scan.off < end {
 		from, earlier := scan.off, make(before)
+		if screen := g.applying.Load(); screen != nil {
+			earlier = maps.Clone(*screen) // the last try ended within this run
+		}
 		r, err := scan.next()
 		for err == nil && r.more {
 			earlier.note(g, r.entry.Key)
@@ -92,11 +96,11 @@ func (s *Store) takeIn(g *generation, end int64) error {
 		if err != nil {
 			return err
 		}
-		if scan.off-from == r.size {
+		if scan.off-from == r.size && len(earlier) == 0 {
 			err = s.enterRecord(g, &r)
 		} else {
 			earlier.note(g, r.entry.Key)
-			// Where it ends in the middle, the screen stays for the next try.
+			// Where it ends in the middle, the screen stays, for the next try.
 			g.applying.Store(&earlier)
 			if err = s.enterSpan(g, scan.log, from, scan.off); err == nil {
 				g.applying.Store(nil)

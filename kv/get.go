@@ -30,15 +30,15 @@ func (s *Store) read(op string, key []byte, fn func(value []byte) error) error {
 	if err != nil {
 		return s.wrap(op, 0, err)
 	}
-	err = s.readGuarded(g, key, fn)
+	err = s.readGuarded(op, g, key, fn)
 	runtime.KeepAlive(g)
 	return s.wrapFault(op, err)
 }
 
-func (s *Store) readGuarded(g *generation, key []byte, fn func(value []byte) error) (err error) {
+func (s *Store) readGuarded(op string, g *generation, key []byte, fn func(value []byte) error) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
-	v, err := s.valueAt(g, g.find(g.index.hash.sum(key), key))
+	v, err := s.valueAt(op, g, g.find(g.index.hash.sum(key), key))
 	if err != nil {
 		return err
 	}
@@ -56,21 +56,21 @@ func (s *Store) wrapFault(op string, err error) error {
 
 // valueAt returns the value of the record at off, aliasing the mapping, or
 // ErrNotFound where off is 0 or the entry has expired.
-func (s *Store) valueAt(g *generation, off int64) ([]byte, error) {
+func (s *Store) valueAt(op string, g *generation, off int64) ([]byte, error) {
 	if off == 0 {
 		return nil, ErrNotFound
 	}
 	if s.opts.VerifyReads {
 		log := g.bytes()
 		if _, err := crc.Verify(log, off, g.header.Salt); err != nil {
-			return nil, s.wrap("read", off, err)
+			return nil, s.wrap(op, off, err)
 		}
 	}
 	p, _ := g.log.payload(off)
 	v, deadline, ok := codec.Value(p)
 	if !ok {
 		// The record verified when it came into the index.
-		return nil, s.wrap("read", off, errChanged)
+		return nil, s.wrap(op, off, errChanged)
 	}
 	if s.clock.expired(deadline) {
 		return nil, ErrNotFound
@@ -206,7 +206,7 @@ func (s *Store) getBatch(g *generation, keys [][]byte, first int, fn func(i int,
 		if i > 0 && s.gen.Load() != g {
 			return i, nil
 		}
-		v, err := s.valueAt(g, g.find(hashes[i], key))
+		v, err := s.valueAt("get", g, g.find(hashes[i], key))
 		if err != nil && err != ErrNotFound {
 			return i, err
 		}

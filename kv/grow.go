@@ -20,11 +20,11 @@ const (
 // extentAfter is how much a file of the given length grows by.
 func extentAfter(size int64) int64 { return min(max(size, minExtent), maxExtent) }
 
-// room sees to it that need more bytes fit behind the tail of g, and so many
-// segments into its index: after it, a write can fail no more. Almost always they
+// room sees to it that need more bytes fit behind the tail of g, and so many keys
+// into its index: after it, a write can fail no more. Almost always they
 // do, for the next extent is allocated, mapped and faulted in ahead of time. The
 // caller holds mu.
-func (s *Store) room(g *generation, need int64, segments int) error {
+func (s *Store) room(g *generation, need int64, keys int) error {
 	end := g.end.Load()
 	if need > int64(len(g.bytes()))-end {
 		if err := s.grow(g, end, need); err != nil {
@@ -37,7 +37,7 @@ func (s *Store) room(g *generation, need int64, segments int) error {
 		g.aheadAt.Store(math.MaxInt64) // until lookAhead sets it again
 		s.spawn(func() { s.lookAhead(g) })
 	}
-	return g.index.reserve(min(segments, spareSegments+len(g.index.segs)))
+	return g.index.reserve(keys)
 }
 
 // grow makes the file long enough for need bytes behind end: by a whole extent

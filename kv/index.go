@@ -9,6 +9,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/mmapkv/mmapkv/crc"
 	"github.com/mmapkv/mmapkv/internal/invariants"
 	"github.com/mmapkv/mmapkv/mmapfile"
 )
@@ -59,13 +60,14 @@ const (
 	maxDepth      = 22 // the tag's bits: beyond it a split could not tell two keys apart
 	chunkSegments = 64 // 2 MiB, a huge page
 
-	maxFileSize = 1 << (offBits + 3)
+	maxFileSize = crc.MaxOff // as an offset divided by 8 has offBits bits
 )
 
 type index struct {
-	log  *mapping     // resolves an offset to its key
-	hash hasher       // immutable
-	keys atomic.Int64 // slots in use, overflow included
+	log  *mapping                       // resolves an offset to its key
+	more func(huge bool) (chunk, error) // newChunk, or what a test puts in its place
+	hash hasher                         // immutable
+	keys atomic.Int64                   // slots in use, overflow included
 
 	table atomic.Pointer[table]
 
@@ -75,7 +77,7 @@ type index struct {
 	over atomic.Pointer[index]
 
 	mu        sync.Mutex  // excludes snapshots from changes
-	first     chunk       // guarded by mu: for the step out of the heap, when it is near
+	ready     []chunk     // guarded by mu: for the step out of the heap, when it may come
 	segs      []segment   // guarded by mu, by id
 	free      []uint32    // guarded by mu: segments to use again
 	epoch     uint64      // guarded by mu: of the next snapshot
@@ -130,7 +132,7 @@ func (hr *hasher) sum(key []byte) uint64 {
 }
 
 func newIndex(log *mapping, hr hasher) *index {
-	ix := &index{log: log, hash: hr, epoch: 1, segs: make([]segment, 1)}
+	ix := &index{log: log, more: newChunk, hash: hr, epoch: 1, segs: make([]segment, 1)}
 	ix.segs[0].epoch = 1
 	ix.table.Store(newTable(0, smallestSlots, []chunk{{words: make([]uint64, smallestSlots)}}))
 	return ix
@@ -228,7 +230,7 @@ func vacancy(slots []uint64, mask, h uint64) (int, uint64) {
 // before, or 0. It fails only for want of memory (see reserve), having changed
 // nothing. The caller holds mu.
 func (ix *index) put(h uint64, key []byte, off int64) (int64, error) {
-	if off < marker<<3 || off >= maxFileSize || off%8 != 0 {
+	if off <= marker<<3 || off >= maxFileSize || off%8 != 0 {
 		panic("mmapkv: offset outside of the index's range")
 	}
 	for {
@@ -326,7 +328,10 @@ func (ix *index) bytes() int64 {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
 	t := ix.table.Load()
-	n := int64(len(ix.segs))*int64(t.mask+1)*bucketSlots*8 + int64(len(t.dir))*8
+	n := int64(len(t.dir)) * 8
+	for _, c := range t.chunks {
+		n += int64(len(c.words)) * 8
+	}
 	if over := ix.over.Load(); over != nil {
 		n += over.bytes()
 	}

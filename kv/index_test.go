@@ -8,6 +8,9 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"testing"
+
+	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/mmapfile"
 )
 
 // openTest opens a new store that is verified and closed when the test ends.
@@ -174,5 +177,102 @@ func TestIndexAgainstMap(t *testing.T) {
 	defer ix.mu.Unlock()
 	if len(ix.snapshots) != 0 || len(ix.retired) != 0 {
 		t.Errorf("%d snapshots and %d segments are still held", len(ix.snapshots), len(ix.retired))
+	}
+}
+
+// Goal: a transaction for whose keys there is no index memory is refused, with
+// nothing changed; the same one succeeds once there is. Method: the index gets no
+// more memory while the transaction, small and large, is committed, into an empty
+// store and into one that has left the heap.
+func TestNoIndexMemory(t *testing.T) {
+	for _, before := range []int{0, 900, 3000, 100_000} {
+		for _, n := range []int{3000, 20_000} {
+			t.Run(fmt.Sprint(before, "+", n), func(t *testing.T) {
+				s := openTest(t, &Options{Durability: SyncManual})
+				fillStore(t, s, before)
+				was := s.Stats()
+				s.gen.Load().index.more = func(bool) (chunk, error) { return chunk{}, mmapfile.ErrNoAddressSpace }
+				add := func(tx *Tx) error {
+					for i := range n {
+						if err := tx.Put(fmt.Append(nil, "new", i), nil); err != nil {
+							return err
+						}
+					}
+					return nil
+				}
+				err := s.Update(add)
+				if err == nil && before > 1000 {
+					return // what there was sufficed
+				}
+				if !errors.Is(err, ErrFull) || errors.Is(err, ErrPoisoned) {
+					t.Fatalf("without memory: %v", err)
+				}
+				if now := s.Stats(); now.Revision != was.Revision || now.Tail != was.Tail || now.Poisoned != nil {
+					t.Fatalf("the store was %+v and is %+v", was, now)
+				}
+				s.gen.Load().index.more = newChunk
+				if err := s.Update(add); err != nil {
+					t.Fatal(err)
+				}
+				if s.Len() != before+n {
+					t.Errorf("%d keys, want %d", s.Len(), before+n)
+				}
+			})
+		}
+	}
+}
+
+// Goal: Verify sees an index that is wrong, a header that is, and a mark that is.
+// Method: each is made so by hand.
+func TestVerifySees(t *testing.T) {
+	for name, breakIt := range map[string]func(t *testing.T, s *Store, g *generation){
+		"a slot lost with its counts": func(t *testing.T, s *Store, g *generation) {
+			g.index.mu.Lock()
+			defer g.index.mu.Unlock()
+			h := g.index.hash.sum([]byte("b"))
+			off, err := g.index.remove(h, []byte("b"))
+			if err != nil || off == 0 {
+				t.Fatal(off, err)
+			}
+			p, _ := g.log.payload(off)
+			g.live.Add(-crc.RecordSize(len(p)))
+		},
+		"a slot that names an older record": func(t *testing.T, s *Store, g *generation) {
+			first := g.index.find(g.index.hash.sum([]byte("a")), []byte("a"))
+			mustPut(t, s, "a", "2")
+			g.index.mu.Lock()
+			defer g.index.mu.Unlock()
+			if _, err := g.index.put(g.index.hash.sum([]byte("a")), []byte("a"), first); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"live bytes":  func(_ *testing.T, _ *Store, g *generation) { g.live.Add(8) },
+		"records":     func(_ *testing.T, _ *Store, g *generation) { g.count.Add(1) },
+		"the header":  func(_ *testing.T, _ *Store, g *generation) { g.bytes()[80]++ },
+		"a record":    func(_ *testing.T, _ *Store, g *generation) { g.bytes()[crc.HeaderSize+20]++ },
+		"the segment": func(_ *testing.T, _ *Store, g *generation) { g.index.segs[0].used++ },
+		"the mark": func(_ *testing.T, s *Store, g *generation) {
+			crc.EncodeMark(g.bytes()[crc.MarkOff(0):], crc.Mark{Off: 1 << 20, Revision: 100}, g.header.Salt)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := Open(filepath.Join(t.TempDir(), "store"), &Options{Durability: SyncManual})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			for _, key := range []string{"a", "b", "c"} {
+				mustPut(t, s, key, "1")
+			}
+			if err := s.Delete([]byte("c")); err != nil {
+				t.Fatal(err)
+			}
+			mustVerify(t, s)
+			breakIt(t, s, s.gen.Load())
+			r, err := s.Verify(t.Context())
+			if err != nil || len(r.Violations) == 0 {
+				t.Errorf("nothing is wrong: %+v, %v", r, err)
+			}
+		})
 	}
 }

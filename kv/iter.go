@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/mmapkv/mmapkv/codec"
+	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/mmapfile"
 )
 
 // Iter is a consistent snapshot of a store, for one loop.
@@ -58,9 +60,13 @@ func (s *Store) Iter(prefix []byte) *Iter {
 }
 
 // All yields key and value of each entry, in the order in which they were last
-// written. Both are valid until the loop's body ends, like the bytes of View, and
-// must not be changed. The body may use the store. A second loop over the same
-// Iter yields nothing. The cost is that of reading the log once.
+// written. Both are the file's bytes, valid until the loop's body ends, and must
+// not be changed. The body may use the store. A second loop over the same Iter
+// yields nothing, and Err is then ErrClosed. The cost is that of reading the log
+// once, whatever the prefix. An Iter is for one goroutine.
+//
+// What cannot be read ends the loop, with an error; but a page that is lost while
+// the body reads it (the file is cut short just then) ends the program.
 func (it *Iter) All() iter.Seq2[[]byte, []byte] {
 	return func(yield func(key, value []byte) bool) {
 		v := it.view
@@ -122,8 +128,8 @@ type Record struct {
 }
 
 // Records yields every record of the log in order, the dead ones too, as of now:
-// the history that has not been compacted away. Key and Value are valid until
-// the loop's body ends. An error ends the loop.
+// the history that has not been compacted away. Key and Value are as with
+// Iter.All. An error ends the loop. It is for tools that look into stores.
 func (s *Store) Records(ctx context.Context) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		v, err := s.view()
@@ -153,6 +159,36 @@ func (s *Store) Records(ctx context.Context) iter.Seq2[Record, error] {
 			runtime.KeepAlive(v.g)
 		}
 	}
+}
+
+// Lookup returns the record of key, with copies of key and value, or ErrNotFound.
+// It is Get for those who ask for more than the value: the deadline, the revision,
+// the time.
+func (s *Store) Lookup(key []byte) (r Record, err error) {
+	g, err := s.enter()
+	if err != nil {
+		return r, s.wrap("get", 0, err)
+	}
+	err = s.lookup(g, key, &r)
+	runtime.KeepAlive(g)
+	return r, s.wrapFault("get", err)
+}
+
+func (s *Store) lookup(g *generation, key []byte, r *Record) (err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+	off := g.find(g.index.hash.sum(key), key)
+	if _, err := s.valueAt("get", g, off); err != nil {
+		return err
+	}
+	p, _ := g.log.payload(off)
+	e, err := codec.Decode(p)
+	if err != nil {
+		return s.wrap("get", off, err)
+	}
+	e.Key, e.Value = bytes.Clone(e.Key), append([]byte{}, e.Value...)
+	*r = s.record(&item{logRecord: logRecord{off: off, size: crc.RecordSize(len(p)), entry: e}, current: off})
+	return nil
 }
 
 func (s *Store) record(it *item) Record {

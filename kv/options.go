@@ -20,8 +20,9 @@ const (
 type Durability int
 
 const (
-	// SyncPeriodic syncs in the background: a write is durable at the latest
-	// SyncEvery after it returned, or once SyncBytes more have been written.
+	// SyncPeriodic syncs in the background: a sync that covers a write begins at
+	// the latest SyncEvery after the write returned, or once SyncBytes more have
+	// been written.
 	SyncPeriodic Durability = iota
 	// SyncAlways makes each write return after its durability point. Writers
 	// that wait at the same time share one sync.
@@ -46,7 +47,10 @@ func (d Durability) String() string {
 // programs. Open copies them and never writes to them.
 type Options struct {
 	// ReadOnly opens without any lock, next to a writer or not, and follows
-	// what the writer does. Mutations return ErrReadOnly.
+	// what the writer does. Mutations return ErrReadOnly. The first read that
+	// finds something new takes it in, at the cost of what is new, and reads
+	// beside it wait for that; after a compaction, the cost is that of opening
+	// the store.
 	ReadOnly bool
 	// Shared is for several processes that write one store. It is not there
 	// yet: Open returns an error that matches errors.ErrUnsupported.
@@ -59,8 +63,8 @@ type Options struct {
 	LockTimeout time.Duration
 	// Durability says when writes become durable. Default SyncPeriodic.
 	Durability Durability
-	// SyncEvery is the longest that a write of SyncPeriodic stays volatile, and
-	// the resolution of the time kept with each entry. Default 1 s.
+	// SyncEvery is the longest that a write of SyncPeriodic waits for its sync to
+	// begin, and the resolution of the time kept with each entry. Default 1 s.
 	SyncEvery time.Duration
 	// SyncBytes starts a background sync of SyncPeriodic once so many bytes
 	// have been written since the last. Default 64 MiB; negative: never.

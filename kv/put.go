@@ -154,7 +154,7 @@ func (s *Store) appendOne(g *generation, e *codec.Entry) (revision uint64, err e
 	}
 	s.stamp(g, e, 1)
 	size := crc.RecordSize(e.Size())
-	if err := s.room(g, size, spareSegments); err != nil {
+	if err := s.room(g, size, 1); err != nil {
 		return 0, err
 	}
 	off := g.end.Load()
@@ -171,10 +171,6 @@ func (s *Store) appendOne(g *generation, e *codec.Entry) (revision uint64, err e
 	s.wrote(g)
 	return e.Revision, nil
 }
-
-// spareSegments is what one put may take: a copy for a snapshot, and two for a
-// split; and as many again in the overflow index.
-const spareSegments = 6
 
 // stamp gives e its revision, n after the newest, and the time. While nothing
 // ticks, the clock stands still.
@@ -279,7 +275,7 @@ func (s *Store) compute(g *generation, key []byte, fn func(old []byte, ok bool) 
 		e.Value = bytes.Clone(e.Value)
 		return nil
 	}
-	err := s.readGuarded(g, key, func(v []byte) error { return call(v, true) })
+	err := s.readGuarded("compute", g, key, func(v []byte) error { return call(v, true) })
 	if err == ErrNotFound {
 		err = call(nil, false)
 	}

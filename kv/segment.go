@@ -71,23 +71,34 @@ func (ix *index) allocate() (uint32, error) {
 		}
 		return id, nil
 	}
-	if err := ix.reserve(1); err != nil {
-		return 0, err
+	if ix.spare() == 0 {
+		c, err := ix.more(true)
+		if err != nil {
+			return 0, err
+		}
+		ix.addChunk(c)
 	}
 	ix.segs = append(ix.segs, segment{})
 	return uint32(len(ix.segs) - 1), nil
 }
 
-// reserve sees to it that so many segments can be allocated without fail.
-func (ix *index) reserve(segments int) error {
-	if t := ix.table.Load(); t.small() && int(t.mask+1)*bucketSlots == segmentSlots/2 && ix.first.region == nil {
-		var err error
-		if ix.first, err = newChunk(false); err != nil {
-			return err
+// reserve sees to it that so many keys can be put, whatever segments they meet,
+// without fail.
+func (ix *index) reserve(keys int) error {
+	if ix.table.Load().small() {
+		// It may leave the heap, and split on.
+		all := int(ix.keys.Load()) + keys
+		for all > segmentSlots/4 && len(ix.ready)*chunkSegments < spareSegments+all/splitKeys {
+			c, err := ix.more(len(ix.ready) > 0)
+			if err != nil {
+				return err
+			}
+			ix.ready = append(ix.ready, c)
 		}
+		return nil
 	}
-	for !ix.table.Load().small() && ix.spare() < segments {
-		c, err := newChunk(true)
+	for ix.spare() < spareSegments+min(keys, len(ix.segs))+keys/splitKeys {
+		c, err := ix.more(true)
 		if err != nil {
 			return err
 		}
@@ -95,6 +106,15 @@ func (ix *index) reserve(segments int) error {
 	}
 	return nil
 }
+
+const (
+	// spareSegments is what one put may take: a copy for a snapshot, and two for a
+	// split; and as many again in the overflow index.
+	spareSegments = 6
+	// splitKeys is how many keys a segment has at the least after a split that
+	// chance brought about.
+	splitKeys = 1000
+)
 
 // spare is how many segments there is memory for. The index is not small.
 func (ix *index) spare() int {
@@ -119,11 +139,19 @@ func (ix *index) addChunk(c chunk) {
 	ix.table.Store(t2)
 }
 
-// runsLow tells whether it is time to look ahead. Segments split in bursts, since
-// chance fills them evenly, so that a quarter of their number is kept ready. The
-// caller holds mu.
+// runsLow tells whether it is time to look ahead. Chance fills segments evenly, so
+// that they split in a burst: before it, a quarter of their number is kept ready.
+// The caller holds mu.
 func (ix *index) runsLow() bool {
-	return !ix.table.Load().small() && ix.spare() < min(max(len(ix.segs)/4, chunkSegments/4), 4*chunkSegments)
+	t := ix.table.Load()
+	if t.small() {
+		return false
+	}
+	want := chunkSegments / 4
+	if ix.keys.Load() > int64(len(ix.segs))*segmentSlots*2/3 {
+		want = min(max(len(ix.segs)/4, want), 4*chunkSegments)
+	}
+	return ix.spare() < want
 }
 
 // lookAhead keeps memory ready, already touched: to clear a huge page takes
@@ -136,7 +164,7 @@ func (ix *index) lookAhead() {
 		if !low {
 			return
 		}
-		c, err := newChunk(true)
+		c, err := ix.more(true)
 		if err != nil {
 			return // the writer that needs it will hear of it
 		}
@@ -254,19 +282,19 @@ func (ix *index) strand(slot uint64) error {
 // most a few thousand, once.
 func (ix *index) enlarge(slots int) error {
 	t := ix.table.Load()
-	c := chunk{}
-	if slots < segmentSlots {
-		c.words = make([]uint64, slots)
-	} else {
-		if c = ix.first; c.region == nil {
-			var err error
-			if c, err = newChunk(false); err != nil {
-				return err
-			}
+	chunks := []chunk{{}}
+	switch {
+	case slots < segmentSlots:
+		chunks[0].words = make([]uint64, slots)
+	case len(ix.ready) > 0:
+		chunks = ix.ready
+	default:
+		var err error
+		if chunks[0], err = ix.more(false); err != nil {
+			return err
 		}
-		ix.first = chunk{}
 	}
-	t2 := newTable(0, slots, []chunk{c})
+	t2 := newTable(0, slots, chunks)
 	old := t.slots(0)
 	seg := ix.segs[0]
 	ix.segs[0] = segment{epoch: ix.epoch}
@@ -286,5 +314,8 @@ func (ix *index) enlarge(slots int) error {
 		ix.occupy(0, t2.slots(0), pos, slot&^(3<<dispShift)|d<<dispShift)
 	}
 	ix.table.Store(t2)
+	if !t2.small() {
+		ix.ready = nil
+	}
 	return nil
 }

@@ -21,7 +21,10 @@ import (
 )
 
 // Store is an open store. Its methods may be called from any number of
-// goroutines. Readers never wait for anybody; writers wait for each other.
+// goroutines. Get, View, Has and GetMany never wait for anybody, but for a
+// read-only handle that has something new to take in. Iter, Records, Verify,
+// WriteTo and Stats wait for the step in which a writer brings the index up to
+// date. Writers wait for each other.
 type Store struct {
 	path string  // absolute, symbolic links resolved; immutable
 	opts Options // defaults spelled out; immutable
@@ -97,12 +100,18 @@ func openOn(d disk, path string, opts *Options) (*Store, error) {
 	s.gen.Store(g)
 	s.compactFrom.Store(s.compactFloor())
 	s.startTicker()
+	if kind := g.mapped.FileSystem(); strings.Contains(kind, "fuse") && !o.ReadOnly {
+		o.Logger.Warn("a FUSE file system may keep neither mappings nor locks coherent", "path", resolved, "kind", kind)
+	}
 	return s, nil
 }
 
 // resolve makes path absolute and follows symbolic links, so that a compaction
 // replaces the store and not a link to it.
 func resolve(path string) (string, error) {
+	if path == "" {
+		return "", fmt.Errorf("%w: no path", fs.ErrInvalid)
+	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
@@ -129,37 +138,39 @@ func (s *Store) openGeneration() (*generation, error) {
 		}
 		return g, err
 	}
-	f, created, err := s.lockFile()
+	f, before, err := s.lockFile()
 	if err != nil {
 		return nil, err
 	}
-	if !created {
+	g, err := s.load(f)
+	if err == nil && before != nil {
 		// A compaction that was cut off left it; only the lock's holder compacts.
 		s.disk.Remove(s.path + nextSuffix)
-	}
-	g, err := s.load(f)
-	if err == nil && !created {
 		// Whoever created or renamed the file may have died before it synced its name.
 		err = errors.Join(s.settle(g), s.disk.SyncDir(filepath.Dir(s.path)))
 	}
 	if err != nil {
-		letGo(f)
+		holder := uint64(0)
+		if before != nil {
+			holder = before.holder // a file that is refused stays as it was
+		}
+		letGo(f, holder)
 		return nil, err
 	}
 	return g, nil
 }
 
-// letGo closes a file, and with it releases the lock, having cleared the holder.
-func letGo(f file) error {
-	// The holder is informative only: a fault in clearing it is nobody's concern.
-	_ = clearHolder(f)
+// letGo closes a file, and with it releases the lock, having set the holder.
+func letGo(f file, holder uint64) error {
+	// The holder is informative only: a fault in setting it is nobody's concern.
+	_ = setHolder(f, holder)
 	return f.Close()
 }
 
-func clearHolder(f file) (err error) {
+func setHolder(f file, holder uint64) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(f.mapped(), &err)
-	f.Mapping().Word(crc.HolderOff).Store(0)
+	f.Mapping().Word(crc.HolderOff).Store(holder)
 	return nil
 }
 
@@ -182,6 +193,7 @@ type head struct {
 	crc.Header
 	mark     crc.Mark
 	nextMark uint64 // slot
+	holder   uint64
 }
 
 func readHeader(f file) (h head, err error) {
@@ -195,12 +207,13 @@ func readHeader(f file) (h head, err error) {
 		return h, err
 	}
 	h.mark, h.nextMark = crc.DecodeMark(b, &h.Header), crc.NextMark(b, &h.Header)
+	h.holder = m.Word(crc.HolderOff).Load()
 	return h, nil
 }
 
 // lockFile opens the file at the path for writing, creating it if need be, and
-// locks it.
-func (s *Store) lockFile() (f file, created bool, err error) {
+// locks it. It returns the header as it was before, nil for a new file.
+func (s *Store) lockFile() (f file, before *head, err error) {
 	deadline := time.Now().Add(s.opts.LockTimeout)
 	again := false
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
@@ -211,13 +224,14 @@ func (s *Store) lockFile() (f file, created bool, err error) {
 				again = true
 				continue // somebody else was first
 			}
-			return f, true, err
+			return f, nil, err
 		}
 		if err != nil {
-			return nil, false, err
+			return nil, nil, err
 		}
 		// To lock writes to the file: not before it is known to be a store.
-		if _, err = readHeader(f); err == nil {
+		h, err := readHeader(f)
+		if err == nil {
 			err = f.TryLock(crc.HolderOff)
 		}
 		if err == nil {
@@ -226,17 +240,17 @@ func (s *Store) lockFile() (f file, created bool, err error) {
 			var at bool
 			if at, err = f.IsAt(s.path); at && err == nil {
 				if err = f.Refresh(); err == nil {
-					return f, false, nil
+					return f, &h, nil
 				}
 			}
 		}
 		f.Close()
 		var locked *mmapfile.LockedError
 		if err != nil && !errors.As(err, &locked) {
-			return nil, false, err
+			return nil, nil, err
 		}
 		if err != nil && !time.Now().Add(wait).Before(deadline) {
-			return nil, false, err
+			return nil, nil, err
 		}
 		time.Sleep(wait)
 	}
@@ -350,7 +364,7 @@ func (s *Store) Close() error {
 		if s.opts.ReadOnly {
 			err = g.file.Close()
 		} else {
-			err = errors.Join(err, letGo(g.file))
+			err = errors.Join(err, letGo(g.file, 0))
 		}
 		s.closeErr = s.wrap("close", 0, err)
 		s.sync.leave(durable)

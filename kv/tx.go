@@ -153,7 +153,7 @@ func (s *Store) appendAll(g *generation, tx *Tx) (revision uint64, err error) {
 	if len(kept) == 0 {
 		return 0, nil
 	}
-	if err := s.room(g, total, spareSegments+len(kept)); err != nil {
+	if err := s.room(g, total, len(kept)); err != nil {
 		return 0, err
 	}
 	start := g.end.Load()

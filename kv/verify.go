@@ -21,6 +21,8 @@ type Report struct {
 	// Violations lists every invariant that does not hold, in the order of the
 	// file. Empty: the store is sound.
 	Violations []Violation
+
+	lost map[uint64]int64 // while it is made: offsets of puts without a slot and, so far, without a tombstone, by hash
 }
 
 // Violation is one invariant that does not hold.
@@ -47,6 +49,7 @@ func (s *Store) Verify(ctx context.Context) (Report, error) {
 	defer v.snap.release()
 	var r Report
 	err = s.verifyLog(ctx, v, &r)
+	r.lost = nil
 	runtime.KeepAlive(v.g)
 	return r, s.wrap("verify", 0, err)
 }
@@ -56,6 +59,7 @@ func (s *Store) verifyLog(ctx context.Context, v *view, r *Report) error {
 		r.violate(m.Off, "%d bytes hold no record that verifies", m.Len)
 	}
 	progress := s.newProgress("verify", v.end)
+	r.lost = make(map[uint64]int64)
 	cur := newCursor(v.g, v.end, false).at(v.snap)
 	cur.current = func(h uint64, key []byte, _ int64) int64 { return v.snap.find(h, key) }
 	more := false
@@ -90,6 +94,12 @@ func (r *Report) count(it *item) {
 	if it.entry.Kind == codec.Delete {
 		r.Tombstones++
 	}
+	switch {
+	case it.entry.Kind == codec.Put && it.current == 0:
+		r.lost[it.hash] = it.off // unless a tombstone follows
+	default:
+		delete(r.lost, it.hash)
+	}
 	if it.current > 0 && it.current < it.off {
 		r.violate(it.off, "the index still names the older record at %d", it.current)
 	}
@@ -120,7 +130,15 @@ func (s *Store) verifyIndex(v *view, r *Report) (err error) {
 	if r.Records != v.count {
 		r.violate(0, "%d records are counted, the log has %d", v.count, r.Records)
 	}
-	if mark := v.g.durableMark(); mark.Off > v.g.end.Load() && !s.opts.ReadOnly { // the log may have grown since
+	for _, off := range r.lost {
+		r.violate(off, "the index does not have the key of this record")
+	}
+	if h, err := crc.DecodeHeader(v.g.bytes()[:crc.HeaderSize]); err != nil || h != v.g.header {
+		r.violate(0, "the header is not what it was when the store was opened: %v", err)
+	}
+	// The mark first: the log may have grown since.
+	mark, word := v.g.durableMark(), v.g.tailWord().Load()
+	if mark.Off > max(v.g.end.Load(), int64(word&^crc.Superseded)) {
 		r.violate(crc.MarkOff(0), "the durable mark, %d, lies beyond the tail", mark.Off)
 	}
 	ix := v.g.index

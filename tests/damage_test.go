@@ -105,20 +105,26 @@ func withoutHolder(b []byte) []byte {
 }
 
 // Goal: as Open says, nothing on disk is changed where it refuses a store that is
-// damaged: not even who holds it.
-// Method: a damaged record; the file before and after.
+// damaged: not even who holds it, nor what lies beside it.
+// Method: a damaged record in the file of a writer that was killed, and the file of
+// its compaction; all before and after.
 func TestRefusedUnchanged(t *testing.T) {
 	c := smallStore(t, 3, 10)
 	b := bytes.Clone(c.bytes)
 	b[c.records[2].Off+20] ^= 1
+	binary.LittleEndian.PutUint64(b[crc.HolderOff:], 4242)
 	path := storePath(t)
 	must(t, os.WriteFile(path, b, 0o600))
+	must(t, os.WriteFile(path+".mmapkv-next", []byte("left over"), 0o600))
 	_, err := kv.Open(path, nil)
 	wantErr(t, err, kv.ErrCorrupt)
 	after, err := os.ReadFile(path)
 	must(t, err)
 	if !bytes.Equal(after, b) {
 		t.Errorf("the holder's word was %x and is %x", b[crc.HolderOff:crc.HolderOff+16], after[crc.HolderOff:crc.HolderOff+16])
+	}
+	if left, err := os.ReadFile(path + ".mmapkv-next"); string(left) != "left over" {
+		t.Errorf("the file beside it: %q, %v", left, err)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"sync"
 	"testing"
 	"time"
 
@@ -192,29 +191,5 @@ func TestSyncPeriodic(t *testing.T) {
 				poll(t, "the write as durable", func() bool { return s.Stats().DurableRevision >= revision })
 			}
 		})
-	}
-}
-
-// Goal: writers that wait for durability share syncs, and each gets its own.
-// Method: many at once; DurableRevision covers each write when it returns.
-func TestGroupCommit(t *testing.T) {
-	s := open(t, storePath(t), &kv.Options{Durability: kv.SyncAlways})
-	var wg sync.WaitGroup
-	for w := range 16 {
-		wg.Go(func() {
-			for i := range 20 {
-				before := s.Stats().Revision
-				if err := s.Put(fmt.Append(nil, w), fmt.Append(nil, i)); err != nil {
-					t.Error(err)
-				}
-				if st := s.Stats(); st.DurableRevision <= before {
-					t.Errorf("durable up to %d, written after %d", st.DurableRevision, before)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	if st := s.Stats(); st.Syncs > 320 || st.Syncs == 0 {
-		t.Errorf("%d syncs for 320 writes", st.Syncs)
 	}
 }

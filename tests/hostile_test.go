@@ -125,7 +125,7 @@ func TestPaths(t *testing.T) {
 		{"path too long", filepath.Join(dir, strings.Repeat("n/", 3000), "store"), kv.Options{}, syscall.ENAMETOOLONG},
 		{"long name", filepath.Join(dir, strings.Repeat("n", 200)), kv.Options{}, nil},
 		{"odd name", filepath.Join(dir, "st\xffore\n*?"), kv.Options{}, nil},
-		{"empty", "", kv.Options{}, kv.ErrFormat},
+		{"empty", "", kv.Options{}, fs.ErrInvalid},
 		{"with a zero byte", filepath.Join(dir, "a\x00b"), kv.Options{}, syscall.EINVAL},
 		{"shared", filepath.Join(dir, "s"), kv.Options{Shared: true}, errors.ErrUnsupported},
 		{"bad durability", filepath.Join(dir, "s"), kv.Options{Durability: 9}, fs.ErrInvalid},

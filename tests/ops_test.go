@@ -709,10 +709,12 @@ func (r *runner) checkAll() error {
 }
 
 // sound returns the violations that Verify finds as an error.
+var errUnsound = errors.New("violations")
+
 func sound(s *kv.Store) error {
 	report, err := s.Verify(context.Background())
 	if err == nil && len(report.Violations) > 0 {
-		err = fmt.Errorf("violations: %v", report.Violations)
+		err = fmt.Errorf("%w: %v", errUnsound, report.Violations)
 	}
 	return err
 }

@@ -120,8 +120,9 @@ func useTruncated(path, leave, name string) error {
 		if u.name != name {
 			continue
 		}
-		if err := u.use(s, f); err == nil {
-			return fmt.Errorf("%s met no error", name)
+		err := u.use(s, f)
+		if !errors.Is(err, kv.ErrFault) && !errors.Is(err, kv.ErrCorrupt) && !errors.Is(err, errUnsound) {
+			return fmt.Errorf("%s met no fault: %v", name, err)
 		}
 	}
 	// Whatever happened, the process goes on, and lets go of the store.

@@ -105,5 +105,17 @@ func (t *tool) exportFile(ctx context.Context, path string, r reading, output st
 	} else {
 		err = os.Link(f.Name(), output) // and never over a file that came meanwhile
 	}
+	if err == nil {
+		err = syncDir(filepath.Dir(output))
+	}
 	return errors.Join(damage, err)
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"time"
 	"unicode/utf8"
 
 	"github.com/mmapkv/mmapkv/kv"
@@ -42,20 +41,21 @@ and escaped. A key that is not there is exit code 3.`,
 }
 
 func (t *tool) get(s *kv.Store, key []byte, values form, asJSON bool) error {
-	err := s.View(key, func(value []byte) error {
-		return t.print(func(w *bufio.Writer) error {
+	record, err := s.Lookup(key)
+	if err == nil {
+		err = t.print(func(w *bufio.Writer) error {
 			switch {
 			case asJSON:
-				writeEntry(w, key, value, time.Time{})
+				writeEntry(w, record.Key, record.Value, record.Expiry)
 			case isTerminal(t.out):
-				values.write(w, value, terminalText)
+				values.write(w, record.Value, terminalText)
 				w.WriteByte('\n')
 			default:
-				values.write(w, value, rawText)
+				values.write(w, record.Value, rawText)
 			}
 			return nil
 		})
-	})
+	}
 	if errors.Is(err, kv.ErrNotFound) {
 		return fmt.Errorf("%s: %w: %s", s.Path(), err, quoteKey(key))
 	}

@@ -42,7 +42,31 @@ Data goes to stdout, all else to stderr. The exit codes: kvtool help exit-codes.
 		t.exportVerb(), t.importVerb(),
 		t.demoVerb(), t.demoWriterVerb(), t.versionVerb(), exitCodesTopic(),
 	)
+	root.SetHelpCommand(helpVerb(root))
+	root.InitDefaultCompletionCmd()
+	for _, verb := range root.Commands() {
+		if verb.Name() == "completion" {
+			verb.Args, verb.RunE = cobra.ArbitraryArgs, func(cmd *cobra.Command, args []string) error {
+				return fmt.Errorf("name a shell: bash, zsh, fish or powershell; found %q", args)
+			}
+		}
+	}
 	return root
+}
+
+// helpVerb is cobra's, but that a topic which is not there is wrong usage.
+func helpVerb(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [verb or topic]",
+		Short: "Help about any command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			verb, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return fmt.Errorf("no help on %q", args)
+			}
+			return verb.Help()
+		},
+	}
 }
 
 // runE makes fn the body of a verb, and marks what it returns as an error of

@@ -2,7 +2,7 @@ package main
 
 import (
 	"bufio"
-	"time"
+	"bytes"
 
 	"github.com/mmapkv/mmapkv/kv"
 	"github.com/spf13/cobra"
@@ -43,21 +43,22 @@ value_base64: base64 where the bytes are no UTF-8.`,
 				return usagef("--limit %d: a negative number", o.limit)
 			}
 			return t.read(args[0], o.reading, func(s *kv.Store) error {
-				it := s.Iter(prefix)
 				return t.print(func(w *bufio.Writer) error {
 					printed := int64(0)
-					for key, value := range it.All() {
+					for record, err := range s.Records(cmd.Context()) {
+						if err != nil {
+							return err
+						}
 						if o.limit > 0 && printed == o.limit {
 							break
 						}
-						o.entry(w, key, value)
-						printed++
-						// A write that failed says so again at the Flush.
-						if err := cmd.Context().Err(); err != nil {
-							return err
+						if record.Live && !record.Expired && bytes.HasPrefix(record.Key, prefix) {
+							o.entry(w, &record)
+							printed++
 						}
+						// A write that failed says so again at the Flush.
 					}
-					return it.Err()
+					return nil
 				})
 			})
 		}),
@@ -73,17 +74,17 @@ value_base64: base64 where the bytes are no UTF-8.`,
 }
 
 // entry prints one entry.
-func (o *scanning) entry(w *bufio.Writer, key, value []byte) {
+func (o *scanning) entry(w *bufio.Writer, r *kv.Record) {
 	switch {
 	case o.json && o.keysOnly:
-		writeKey(w, key)
+		writeKey(w, r.Key)
 	case o.json:
-		writeEntry(w, key, value, time.Time{})
+		writeEntry(w, r.Key, r.Value, r.Expiry)
 	default:
-		o.keys.write(w, key, writeText)
+		o.keys.write(w, r.Key, writeText)
 		if !o.keysOnly {
 			w.WriteByte('\t')
-			o.values.write(w, value, writeText)
+			o.values.write(w, r.Value, writeText)
 		}
 		w.WriteByte('\n')
 	}
