@@ -56,6 +56,7 @@ fuzz:
 
 # The crash tests, at N times their usual length.
 crash:
+	$(GO) test ./kv -run 'TestPowerCut$$' -count 1 -timeout 0 -cuts $$((1000 * $(N))) -v
 	$(GO) test ./tests -run 'Kill|Model|Damage|Truncat|Flip|Older|Forged|Salvage|Torn|Claims|Full' -count 1 -timeout 0 -scale $(N) -v
 
 bench:
