@@ -81,7 +81,6 @@ func BenchmarkGet(b *testing.B) {
 	m, _ := filled()
 	s := openBench(b, nil)
 	fillStore(b, s, benchKeys)
-	b.Logf("index: %.1f B a key", float64(s.Stats().IndexBytes)/benchKeys)
 	each := func(b *testing.B, get func(key []byte)) {
 		r := rand.New(rand.NewPCG(1, 2))
 		var key []byte
@@ -117,6 +116,7 @@ func BenchmarkGet(b *testing.B) {
 				b.Fatal(err)
 			}
 		})
+		b.ReportMetric(float64(s.Stats().IndexBytes)/benchKeys, "index-B/key")
 	})
 	if len(got) == 0 {
 		b.Fatal("nothing was read")

@@ -136,14 +136,8 @@ func (s *Store) writable() (*generation, error) {
 	return g, s.poisoned()
 }
 
-// lock takes the write lock, also where it returns an error.
-func (s *Store) lock() (*generation, error) {
-	s.mu.Lock()
-	return s.writable()
-}
-
-// appendOne appends e, which it gives its revision, publishes it, and brings the
-// index up to date. A delete of an absent key is revision 0. The caller holds mu.
+// appendOne appends e, which it gives its revision, brings the index up to date, and
+// publishes it. A delete of an absent key is revision 0. The caller holds mu.
 func (s *Store) appendOne(g *generation, e *codec.Entry) (revision uint64, err error) {
 	defer s.poisonOnFault(&err)
 	guard := mmapfile.EnterGuard()
@@ -235,8 +229,9 @@ func (s *Store) Compute(key []byte, fn func(old []byte, ok bool) (value []byte, 
 // locked runs fn under the write lock. It returns the revision that the store had
 // before.
 func (s *Store) locked(fn func(g *generation) (uint64, error)) (at, revision uint64, err error) {
-	g, err := s.lock()
+	s.mu.Lock()
 	defer s.mu.Unlock()
+	g, err := s.writable()
 	if err != nil {
 		return 0, 0, err
 	}

@@ -129,9 +129,9 @@ func (tx *Tx) add(op string, e codec.Entry) error {
 }
 
 // appendAll appends the entries of tx, whose keys differ, as one run of records,
-// publishes it with one store, and brings the index up to date behind a screen, so
-// that no reader sees a part. It returns the last revision, or 0 if nothing was to
-// do. The caller holds mu.
+// brings the index up to date behind a screen, so that no reader sees a part, and
+// publishes the run with one store. It returns the last revision, or 0 if nothing
+// was to do. The caller holds mu.
 func (s *Store) appendAll(g *generation, tx *Tx) (revision uint64, err error) {
 	defer s.poisonOnFault(&err)
 	guard := mmapfile.EnterGuard()

@@ -21,8 +21,6 @@ type Report struct {
 	// Violations lists every invariant that does not hold, in the order of the
 	// file. Empty: the store is sound.
 	Violations []Violation
-
-	lost map[uint64]int64 // while it is made: offsets of puts without a slot and, so far, without a tombstone, by hash
 }
 
 // Violation is one invariant that does not hold.
@@ -47,19 +45,25 @@ func (s *Store) Verify(ctx context.Context) (Report, error) {
 		return Report{}, s.wrap("verify", 0, err)
 	}
 	defer v.snap.release()
-	var r Report
+	r := verification{lost: make(map[uint64]int64)}
 	err = s.verifyLog(ctx, v, &r)
-	r.lost = nil
 	runtime.KeepAlive(v.g)
-	return r, s.wrap("verify", 0, err)
+	return r.Report, s.wrap("verify", 0, err)
 }
 
-func (s *Store) verifyLog(ctx context.Context, v *view, r *Report) error {
+// verification is a Report that is being made.
+type verification struct {
+	Report
+	// lost are the offsets of puts without a slot and, so far, without a tombstone,
+	// by the hash of their key.
+	lost map[uint64]int64
+}
+
+func (s *Store) verifyLog(ctx context.Context, v *view, r *verification) error {
 	for _, m := range v.g.missing {
 		r.violate(m.Off, "%d bytes hold no record that verifies", m.Len)
 	}
 	progress := s.newProgress("verify", v.end)
-	r.lost = make(map[uint64]int64)
 	cur := newCursor(v.g, v.end, false).at(v.snap)
 	cur.current = func(h uint64, key []byte, _ int64) int64 { return v.snap.find(h, key) }
 	more := false
@@ -89,7 +93,7 @@ func (s *Store) verifyLog(ctx context.Context, v *view, r *Report) error {
 	}
 }
 
-func (r *Report) count(it *item) {
+func (r *verification) count(it *item) {
 	r.Records++
 	if it.entry.Kind == codec.Delete {
 		r.Tombstones++
@@ -115,7 +119,7 @@ func (r *Report) count(it *item) {
 }
 
 // verifyIndex compares what was counted in the log with what the index counts.
-func (s *Store) verifyIndex(v *view, r *Report) (err error) {
+func (s *Store) verifyIndex(v *view, r *verification) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(v.g.mapped, &err)
 	if v.snap.isBroken() {

@@ -56,7 +56,10 @@ value_base64: base64 where the bytes are no UTF-8.`,
 							o.entry(w, &record)
 							printed++
 						}
-						// A write that failed says so again at the Flush.
+						// A write that failed says so again at the Flush; why read on?
+						if _, err := w.Write(nil); err != nil {
+							return err
+						}
 					}
 					return nil
 				})
