@@ -173,6 +173,11 @@ func reserve(fd int, want, need int64) (*span, error) {
 	want = max(min(want, max(pageFloor(left/2), 2*need)), need)
 	for n := want; ; n = max(pageCeil(n/2), need) {
 		s, err := mapSpan(fd, n, unix.PROT_NONE, unix.MAP_SHARED|mapNoReserve)
+		if err == nil && n < want {
+			// The process is short of address space, and its heap and threads need some
+			// too: the runtime ends the program that has none left.
+			s.trim(max(pageCeil(n/4), need))
+		}
 		if err == nil || n == need {
 			return s, err
 		}

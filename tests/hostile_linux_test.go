@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,6 +18,13 @@ const rlimitAS = syscall.RLIMIT_AS
 // openCramped opens the store with less and less address space to spare, so
 // that all of the failures lie between the first and the last step.
 func openCramped(path string) error {
+	// The Go heap takes address space too, 64 MiB at a time, and where it gets none
+	// the runtime ends the process, whatever the store does. So it gets its share
+	// before, and never gives it back.
+	ballast := make([]byte, 1<<30)
+	runtime.KeepAlive(ballast)
+	ballast = nil
+	runtime.GC()
 	for _, spare := range []uint64{64 << 30, 6 << 30, 1 << 30, 256 << 20, 100 << 20, 64 << 20, 40 << 20, 30 << 20} {
 		limit := syscall.Rlimit{Cur: addressSpace() + spare, Max: 1 << 62}
 		if err := syscall.Setrlimit(rlimitAS, &limit); err != nil {
