@@ -5,10 +5,10 @@
 // word the details of some errors. Integers are little-endian. FORMAT.md is the normative text; its tables and its dump are compared with
 // this package by a test.
 //
-//	file        0        512   640    1024   1536     4096
-//	            +---------+-----+------+------+--------+--------+--------+- - -+
-//	            | sector0 |tail |holder|mark 0| mark 1 | record | record |     |
-//	            +---------+-----+------+------+--------+--------+--------+- - -+
+//	file        0           4096  4224   4608   5120     7680   8192
+//	            +-----------+-----+------+------+--------+------+--------+--------+- - -+
+//	            | immutable |tail |holder|mark 0| mark 1 | copy | record | record |     |
+//	            +-----------+-----+------+------+--------+------+--------+--------+- - -+
 //
 //	record      0       8        12      16             16+n    padded to 8
 //	            +-------+--------+-------+--------------+---------+

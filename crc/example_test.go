@@ -24,11 +24,11 @@ func ExampleMark() {
 	file := make([]byte, crc.HeaderSize)
 	crc.EncodeHeader(file, &h)
 	fmt.Println(crc.DecodeMark(file, &h))
-	crc.EncodeMark(file[crc.MarkOff(0):], crc.Mark{Off: 8192, Revision: 1020, Stamp: 1_700_000_000}, h.Salt)
+	crc.EncodeMark(file[crc.MarkOff(0):], crc.Mark{Off: 16384, Revision: 1020, Stamp: 1_700_000_000}, h.Salt)
 	fmt.Println(crc.DecodeMark(file, &h))
 	// Output:
-	// {4096 1000 0}
-	// {8192 1020 1700000000}
+	// {8192 1000 0}
+	// {16384 1020 1700000000}
 }
 
 func ExampleVerify() {

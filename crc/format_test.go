@@ -73,18 +73,20 @@ func tables(t *testing.T, headers string) [][]map[string]string {
 
 // constants of package crc, by the names that FORMAT.md uses.
 var constants = map[string]int64{
-	"Version":    int64(crc.Version),
-	"HeaderSize": crc.HeaderSize,
-	"TailOff":    crc.TailOff,
-	"HolderOff":  crc.HolderOff,
-	"BootOff":    crc.BootOff,
-	"MarkOff(0)": crc.MarkOff(0),
-	"MarkOff(1)": crc.MarkOff(1),
-	"MarkSize":   crc.MarkSize,
-	"FrameSize":  crc.FrameSize,
-	"Align":      crc.Align,
-	"MaxPayload": crc.MaxPayload,
-	"MaxOff":     crc.MaxOff,
+	"Version":       int64(crc.Version),
+	"HeaderSize":    crc.HeaderSize,
+	"TailOff":       crc.TailOff,
+	"HolderOff":     crc.HolderOff,
+	"BootOff":       crc.BootOff,
+	"CopyOff":       crc.CopyOff,
+	"MarkOff(0)":    crc.MarkOff(0),
+	"MarkOff(1)":    crc.MarkOff(1),
+	"MarkSize":      crc.MarkSize,
+	"ImmutableSize": crc.ImmutableSize,
+	"FrameSize":     crc.FrameSize,
+	"Align":         crc.Align,
+	"MaxPayload":    crc.MaxPayload,
+	"MaxOff":        crc.MaxOff,
 }
 
 // layoutRow is a row of a layout table.
@@ -131,11 +133,15 @@ func layouts(t *testing.T) (header, mark, record []layoutRow) {
 	return all[0], all[1], all[2]
 }
 
-// landing fails the test unless two encodings that differ in one field, in each of its bytes, differ in row's bytes and no others but those of the sum.
+// landing fails the test unless two encodings that differ in one field, in each of its bytes, differ in row's bytes and no others but those of the sum, and so does the copy of a header.
 func landing(t *testing.T, row layoutRow, a, b []byte, sumOff int) {
 	t.Helper()
 	for i := range a {
-		inField, inSum := i >= row.off && i < row.off+row.size, i >= sumOff && i < sumOff+8
+		at := i
+		if i >= crc.CopyOff {
+			at -= crc.CopyOff
+		}
+		inField, inSum := at >= row.off && at < row.off+row.size, at >= sumOff && at < sumOff+8
 		if differs := a[i] != b[i]; differs != inField && !inSum {
 			t.Errorf("%s: byte %d, differs: %v", row.field, i, differs)
 			return
@@ -180,7 +186,7 @@ func TestFormatHeader(t *testing.T) {
 		case "reserved":
 			checkReserved(t, row)
 		case "tail", "holder":
-			if row.size != 8 || row.off%64 != 0 || row.off < 512 {
+			if row.size != 8 || row.off%64 != 0 || row.off < 4096 {
 				t.Errorf("%s: %d bytes at %d, want a word in a cache line of its own", row.field, row.size, row.off)
 			}
 		case "boot":
@@ -190,6 +196,10 @@ func TestFormatHeader(t *testing.T) {
 		case "mark 0", "mark 1":
 			if row.size != crc.MarkSize || row.off%512 != 0 {
 				t.Errorf("%s: %d bytes at %d, want a mark in a sector of its own", row.field, row.size, row.off)
+			}
+		case "copy":
+			if row.off != crc.CopyOff || row.size != crc.ImmutableSize || !bytes.Equal(zero[row.off:row.off+row.size], zero[:row.size]) {
+				t.Errorf("copy: %d bytes at %d, or they are not those at 0", row.size, row.off)
 			}
 		default:
 			set := headerFields[row.field]
@@ -210,7 +220,7 @@ func TestFormatHeader(t *testing.T) {
 			t.Errorf("not in the table: %s", name)
 		}
 	}
-	for _, name := range []string{"magic", "header size", "sum", "tail", "holder", "boot", "mark 0", "mark 1"} {
+	for _, name := range []string{"magic", "header size", "sum", "tail", "holder", "boot", "mark 0", "mark 1", "copy"} {
 		if !seen[name] {
 			t.Errorf("not in the table: %s", name)
 		}
@@ -590,7 +600,10 @@ func TestFormatDumpComments(t *testing.T) {
 			continue
 		}
 		row := rowAt(header, l.off)
-		if strings.HasPrefix(row.field, "mark") {
+		if row.field == "copy" {
+			row = rowAt(header, l.off-row.off)
+			row.field = "copy " + row.field
+		} else if strings.HasPrefix(row.field, "mark") {
 			inner := rowAt(mark, l.off-row.off)
 			inner.field = row.field + " " + inner.field
 			row = inner

@@ -5,13 +5,20 @@ import (
 	"fmt"
 )
 
-// Sizes and offsets in bytes from the start of the file. The mutable words have a cache line of their own each, and lie in other sectors than
-// the immutable part, so that no torn or lost write of theirs can reach it.
+// Sizes and offsets in bytes from the start of the file. The mutable words have a cache line of their own each, and lie in another page than
+// the immutable part: once a file has its name, that page is never written to again, so that no write that is cut off can reach it. A copy of the
+// immutable part ends the mutable page, for the day on which the medium loses the first.
 const (
-	HeaderSize = 4096 // the first record begins here
-	TailOff    = 512  // u64, atomic: one past the last published record, and Superseded
-	HolderOff  = 640  // u64: process id of the holder of the write lock, or of the last one
-	BootOff    = 648  // u64: identifies the boot of the machine that the holder lives in; 0: not known
+	HeaderSize = 8192 // the first record begins here
+	TailOff    = 4096 // u64, atomic: one past the last published record, and Superseded
+	HolderOff  = 4224 // u64: process id of the holder of the write lock, or of the last one
+	BootOff    = 4232 // u64: identifies the boot of the machine that the holder lives in; 0: not known
+	CopyOff    = 7680 // the copy of the immutable part
+
+	ImmutableSize = 512 // of the immutable part, and of its copy
+
+	// Page is the unit in which a file is written to a device, whatever the machine's pages are.
+	Page = 4096
 )
 
 // Superseded is the bit of the tail word that says that this file has been replaced at its path by the next generation: reopen the path.
@@ -20,7 +27,7 @@ const Superseded uint64 = 1 << 63
 // magic begins a store. The first byte is no ASCII and no UTF-8, and CR LF and ^Z show the damage of a transfer as text.
 const magic = "\x8dmmkv\r\n\x1a"
 
-// Offsets of the immutable part, sector 0.
+// Offsets within the immutable part.
 const (
 	magicOff             = 0
 	versionOff           = 8
@@ -67,8 +74,8 @@ type Header struct {
 	BaseRevision      uint64   // revision of the store when this generation began
 }
 
-// EncodeHeader writes h and its sum to dst[:HeaderSize] and zeroes all else there: the tail word, the holder and both marks too, so it is only for
-// a file that nobody else has open. It panics if dst is shorter than HeaderSize.
+// EncodeHeader writes h and its sum to dst[:HeaderSize], twice, and zeroes all else there: the tail word, the holder and both marks too, so it is
+// only for a file that nobody else has open. It panics if dst is shorter than HeaderSize.
 func EncodeHeader(dst []byte, h *Header) {
 	dst = dst[:HeaderSize]
 	clear(dst)
@@ -89,16 +96,34 @@ func EncodeHeader(dst []byte, h *Header) {
 	le.PutUint64(dst[generationCreatedOff:], uint64(h.GenerationCreated))
 	le.PutUint64(dst[baseRevisionOff:], h.BaseRevision)
 	le.PutUint64(dst[headerSumOff:], sum64(dst[:headerSumOff]))
+	copy(dst[CopyOff:], dst[:ImmutableSize])
 }
 
 // DecodeHeader reads the immutable part from b, the first bytes of a file: HeaderSize of them, or all that there are. Each way to fail has its own
 // error, wrapped with what was found and what is known, and the first that applies in this order is returned: ErrEmpty, ErrMagic, ErrShort,
 // ErrVersion, ErrIncompatible, ErrHeaderSum, ErrReserved, ErrHeaderField. The version and the flags come before the sum, since a later
-// version may lay out, and sum, the rest in another way.
+// version may lay out, and sum, the rest in another way. The copy is not looked at.
 func DecodeHeader(b []byte) (Header, error) {
 	if err := checkHeader(b); err != nil {
 		return Header{}, err
 	}
+	return decodeImmutable(b), nil
+}
+
+// DecodeCopy is DecodeHeader of the copy.
+func DecodeCopy(b []byte) (Header, error) {
+	if len(b) < HeaderSize {
+		return Header{}, fmt.Errorf("%w: %d bytes of %d", ErrShort, len(b), HeaderSize)
+	}
+	b = b[CopyOff:HeaderSize]
+	if err := checkImmutable(b); err != nil {
+		return Header{}, err
+	}
+	return decodeImmutable(b), nil
+}
+
+// decodeImmutable reads an immutable part that has passed the checks.
+func decodeImmutable(b []byte) Header {
 	h := Header{
 		Version:           le.Uint32(b[versionOff:]),
 		Compatible:        le.Uint32(b[compatibleOff:]),
@@ -111,7 +136,7 @@ func DecodeHeader(b []byte) (Header, error) {
 		BaseRevision:      le.Uint64(b[baseRevisionOff:]),
 	}
 	copy(h.StoreID[:], b[storeIDOff:])
-	return h, nil
+	return h
 }
 
 // checkHeader is the order of the checks of DecodeHeader.
@@ -119,11 +144,27 @@ func checkHeader(b []byte) error {
 	if len(b) == 0 {
 		return ErrEmpty
 	}
-	if have := b[:min(len(b), len(magic))]; string(have) != magic[:len(have)] {
-		return fmt.Errorf("%w: found %q", ErrMagic, have)
+	if err := checkMagic(b); err != nil {
+		return err
 	}
 	if len(b) < HeaderSize {
 		return fmt.Errorf("%w: %d bytes of %d", ErrShort, len(b), HeaderSize)
+	}
+	return checkImmutable(b)
+}
+
+// checkMagic looks at as much of the magic as there is.
+func checkMagic(b []byte) error {
+	if have := b[:min(len(b), len(magic))]; string(have) != magic[:len(have)] {
+		return fmt.Errorf("%w: found %q", ErrMagic, have)
+	}
+	return nil
+}
+
+// checkImmutable checks an immutable part, or its copy, that is there in full.
+func checkImmutable(b []byte) error {
+	if err := checkMagic(b); err != nil {
+		return err
 	}
 	if v := le.Uint32(b[versionOff:]); v != Version {
 		return fmt.Errorf("%w: found %d, known %d", ErrVersion, v, Version)

@@ -60,9 +60,9 @@ func TestEncodeHeaderStaysWithin(t *testing.T) {
 	if !bytes.Equal(b[crc.HeaderSize:], bytes.Repeat([]byte{0xff}, 100)) {
 		t.Error("bytes behind the header were written")
 	}
-	for i, c := range b[512:crc.HeaderSize] {
+	for i, c := range b[crc.ImmutableSize:crc.CopyOff] {
 		if c != 0 {
-			t.Errorf("byte %d is %#x", 512+i, c)
+			t.Errorf("byte %d is %#x", crc.ImmutableSize+i, c)
 		}
 	}
 }
@@ -78,7 +78,7 @@ func TestDecodeHeaderRefuses(t *testing.T) {
 		detail string
 	}{
 		{"no bytes", func([]byte) []byte { return nil }, crc.ErrEmpty, ""},
-		{"one byte of the magic", func(b []byte) []byte { return b[:1] }, crc.ErrShort, "1 bytes of 4096"},
+		{"one byte of the magic", func(b []byte) []byte { return b[:1] }, crc.ErrShort, "1 bytes of 8192"},
 		{"one byte of something else", func([]byte) []byte { return []byte("{") }, crc.ErrMagic, `"{"`},
 		{"short text", func([]byte) []byte { return []byte("hello") }, crc.ErrMagic, `"hello"`},
 		{"zeros", func(b []byte) []byte { clear(b); return b }, crc.ErrMagic, `\x00`},
@@ -87,8 +87,8 @@ func TestDecodeHeaderRefuses(t *testing.T) {
 		{"magic with CR LF made LF", func(b []byte) []byte { return append(b[:5:5], b[6:]...) }, crc.ErrMagic, ""},
 		{"magic with LF made CR LF", func(b []byte) []byte { return append(append(b[:6:6], '\r'), b[6:]...) }, crc.ErrMagic, ""},
 		{"magic and file cut short", func(b []byte) []byte { b[1] = 'x'; return b[:20] }, crc.ErrMagic, ""},
-		{"cut short in sector 0", func(b []byte) []byte { b[8]++; return b[:511] }, crc.ErrShort, "511 bytes of 4096"},
-		{"cut short by one byte", func(b []byte) []byte { b[8]++; return b[:crc.HeaderSize-1] }, crc.ErrShort, "4095 bytes of 4096"},
+		{"cut short in sector 0", func(b []byte) []byte { b[8]++; return b[:511] }, crc.ErrShort, "511 bytes of 8192"},
+		{"cut short by one byte", func(b []byte) []byte { b[8]++; return b[:crc.HeaderSize-1] }, crc.ErrShort, "8191 bytes of 8192"},
 		{"version 0", func(b []byte) []byte { le.PutUint32(b[8:], 0); b[20] = 1; return b }, crc.ErrVersion, "found 0, known 1"},
 		{"version 2", func(b []byte) []byte { le.PutUint32(b[8:], 2); b[20] = 1; return resumHeader(b) }, crc.ErrVersion, "found 2, known 1"},
 		{"greatest version", func(b []byte) []byte { le.PutUint32(b[8:], math.MaxUint32); return b }, crc.ErrVersion, "found 4294967295, known 1"},
@@ -100,7 +100,7 @@ func TestDecodeHeaderRefuses(t *testing.T) {
 		{"first reserved byte", func(b []byte) []byte { b[88], b[12] = 1, 1; return resumHeader(b) }, crc.ErrReserved, "0x1 at offset 88"},
 		{"last reserved byte", func(b []byte) []byte { b[503] = 0xff; return resumHeader(b) }, crc.ErrReserved, "0xff at offset 503"},
 		{"header size 0", func(b []byte) []byte { le.PutUint32(b[12:], 0); return resumHeader(b) }, crc.ErrHeaderField, "header size 0"},
-		{"header size 8192", func(b []byte) []byte { le.PutUint32(b[12:], 8192); return resumHeader(b) }, crc.ErrHeaderField, "header size 8192"},
+		{"header size 4096", func(b []byte) []byte { le.PutUint32(b[12:], 4096); return resumHeader(b) }, crc.ErrHeaderField, "header size 4096"},
 		{"undamaged", func(b []byte) []byte { return b }, nil, ""},
 		{"unknown compatible flags", func(b []byte) []byte { le.PutUint32(b[16:], math.MaxUint32); return resumHeader(b) }, nil, ""},
 		{"a whole file", func(b []byte) []byte { return append(b, 1, 2, 3) }, nil, ""},
@@ -114,6 +114,25 @@ func TestDecodeHeaderRefuses(t *testing.T) {
 				t.Errorf("DecodeHeader returned %+v beside its error", h)
 			}
 		})
+	}
+}
+
+// Goal: the copy is as good as the original, and checked as it is. Method: the other destroyed; each bit of it; a file too short for it.
+func TestDecodeCopy(t *testing.T) {
+	b := encoded(sampleHeader)
+	clear(b[:crc.ImmutableSize])
+	if h, err := crc.DecodeCopy(b); err != nil || h != sampleHeader {
+		t.Errorf("DecodeCopy = %+v, %v, want %+v", h, err, sampleHeader)
+	}
+	for bit := range crc.ImmutableSize * 8 {
+		b[crc.CopyOff+bit/8] ^= 1 << (bit % 8)
+		if h, err := crc.DecodeCopy(b); err == nil || h != (crc.Header{}) {
+			t.Errorf("bit %d of byte %d of the copy flipped: %+v, %v", bit%8, bit/8, h, err)
+		}
+		b[crc.CopyOff+bit/8] ^= 1 << (bit % 8)
+	}
+	if _, err := crc.DecodeCopy(b[:crc.HeaderSize-1]); !errors.Is(err, crc.ErrShort) {
+		t.Errorf("of a short file: %v", err)
 	}
 }
 
@@ -166,7 +185,7 @@ func FuzzDecodeHeader(f *testing.F) {
 			resumHeader(b)
 		}
 		h, err := crc.DecodeHeader(b)
-		if err == nil && !bytes.Equal(encoded(h)[:512], b[:512]) {
+		if err == nil && !bytes.Equal(encoded(h)[:crc.ImmutableSize], b[:crc.ImmutableSize]) {
 			t.Errorf("%+v is encoded otherwise", h)
 		}
 		if err != nil && h != (crc.Header{}) {

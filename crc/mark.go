@@ -7,7 +7,7 @@ const MarkSize = 32
 
 // The two slots of the durable mark lie in sectors of their own, so that a torn or lost write of one leaves the other.
 const (
-	markOff    = 1024 // slot 0
+	markOff    = 4608 // slot 0
 	markStride = 512  // from slot 0 to slot 1
 )
 

@@ -23,10 +23,10 @@ func marked(marks ...crc.Mark) []byte {
 // Goal: the mark that counts is the newest valid one, or none. Method: a table of pairs of slots, whole and damaged.
 func TestDecodeMark(t *testing.T) {
 	none := crc.Mark{Off: crc.HeaderSize, Revision: sampleHeader.BaseRevision}
-	older := crc.Mark{Off: 8192, Revision: 10, Stamp: 1000}
-	newer := crc.Mark{Off: 8200, Revision: 11, Stamp: 999}
+	older := crc.Mark{Off: 12288, Revision: 10, Stamp: 1000}
+	newer := crc.Mark{Off: 12296, Revision: 11, Stamp: 999}
 	farther := crc.Mark{Off: 16384, Revision: 10, Stamp: 1001}
-	stamped := crc.Mark{Off: 8192, Revision: 10, Stamp: 1001}
+	stamped := crc.Mark{Off: 12288, Revision: 10, Stamp: 1001}
 	flip := func(b []byte, at int64) []byte { b[at] ^= 1; return b }
 	for _, c := range []struct {
 		name   string
@@ -54,7 +54,7 @@ func TestDecodeMark(t *testing.T) {
 		{"offset at the limit", marked(crc.Mark{Off: crc.MaxOff, Revision: 12}, older), crc.Mark{Off: crc.MaxOff, Revision: 12}},
 		{"offset beyond the limit", marked(crc.Mark{Off: crc.MaxOff + 8, Revision: 12}, older), older},
 		{"offset of an empty log", marked(crc.Mark{Off: crc.HeaderSize, Revision: 12, Stamp: 5}), crc.Mark{Off: crc.HeaderSize, Revision: 12, Stamp: 5}},
-		{"a mark below the base revision", marked(crc.Mark{Off: 8192, Revision: 1}), crc.Mark{Off: 8192, Revision: 1}},
+		{"a mark below the base revision", marked(crc.Mark{Off: 16384, Revision: 1}), crc.Mark{Off: 16384, Revision: 1}},
 		{"header cut short", marked(older, newer)[:crc.HeaderSize-1], none},
 		{"no header", nil, none},
 	} {
@@ -68,7 +68,7 @@ func TestDecodeMark(t *testing.T) {
 
 // Goal: a mark is its file's. Method: another salt.
 func TestMarkOfAnotherFile(t *testing.T) {
-	b := marked(crc.Mark{Off: 8192, Revision: 10})
+	b := marked(crc.Mark{Off: 16384, Revision: 10})
 	other := sampleHeader
 	other.Salt++
 	if got := crc.DecodeMark(b, &other); got.Off != crc.HeaderSize {
@@ -81,7 +81,7 @@ func TestEveryBitOfMark(t *testing.T) {
 	for slot := range uint64(2) {
 		b := encoded(sampleHeader)
 		off := crc.MarkOff(slot)
-		crc.EncodeMark(b[off:], crc.Mark{Off: 8192, Revision: 10, Stamp: 1000}, sampleHeader.Salt)
+		crc.EncodeMark(b[off:], crc.Mark{Off: 16384, Revision: 10, Stamp: 1000}, sampleHeader.Salt)
 		for bit := range int64(crc.MarkSize * 8) {
 			b[off+bit/8] ^= 1 << (bit % 8)
 			if got := crc.DecodeMark(b, &sampleHeader); got.Off != crc.HeaderSize {
@@ -94,7 +94,7 @@ func TestEveryBitOfMark(t *testing.T) {
 
 // Goal: slots alternate, keep to sectors of their own, and EncodeMark to its slot. Method: the offsets, and a slot within ones.
 func TestMarkSlots(t *testing.T) {
-	for i, want := range map[uint64]int64{0: 1024, 1: 1536, 2: 1024, 3: 1536, math.MaxUint64: 1536} {
+	for i, want := range map[uint64]int64{0: 4608, 1: 5120, 2: 4608, 3: 5120, math.MaxUint64: 5120} {
 		if got := crc.MarkOff(i); got != want {
 			t.Errorf("MarkOff(%d) = %d, want %d", i, got, want)
 		}
@@ -114,7 +114,7 @@ func TestMarkSlots(t *testing.T) {
 
 // Goal: marks cost no garbage. Method: counted allocations.
 func TestMarkAllocs(t *testing.T) {
-	b := marked(crc.Mark{Off: 8192, Revision: 10})
+	b := marked(crc.Mark{Off: 16384, Revision: 10})
 	n := testing.AllocsPerRun(100, func() {
 		m := crc.DecodeMark(b, &sampleHeader)
 		crc.EncodeMark(b[crc.MarkOff(1):], m, sampleHeader.Salt)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mmapkv/mmapkv/crc"
 	"github.com/mmapkv/mmapkv/mmapfile"
 )
 
@@ -41,7 +42,7 @@ func TestCompactWithoutSync(t *testing.T) {
 	s := openTest(t, nil)
 	mustPut(t, s, "k", "1")
 	<-s.compact
-	c := &compaction{s: s, ctx: t.Context(), old: s.gen.Load(), temp: s.path + nextSuffix, from: 4096, boundary: s.gen.Load().end.Load()}
+	c := &compaction{s: s, ctx: t.Context(), old: s.gen.Load(), temp: s.path + nextSuffix, from: crc.HeaderSize, boundary: s.gen.Load().end.Load()}
 	if err := c.copyMost(); err != nil {
 		t.Fatal(err)
 	}

@@ -97,8 +97,9 @@ func (s *Store) lookAhead(g *generation) {
 			// Where this fails the writer that needs the space will hear of it.
 			_ = s.growFile(g, next)
 		}
-		// The pages below the tail are never written again. A stray store of the
-		// host program shall fault rather than corrupt them.
+		// The pages below the tail are never written again, nor is the first. A
+		// stray store of the host program shall fault rather than corrupt them.
+		_ = g.file.Protect(0, crc.Page)
 		_ = g.file.Protect(crc.HeaderSize, end-crc.HeaderSize)
 	}
 	window := int64(aheadLazy)

@@ -1,6 +1,8 @@
 package kv
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"os"
 	"runtime"
@@ -15,10 +17,11 @@ import (
 // verify ends the log. At or beyond the durable mark that is a torn write, which
 // was never promised to anybody; before it, it is corruption: refused, or with
 // Options.Salvage passed over. recover changes nothing on disk.
-func (s *Store) recover(g *generation, mark crc.Mark) (err error) {
+func (s *Store) recover(g *generation, h *head) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
 	defer runtime.KeepAlive(g)
+	mark := h.mark
 	s.clock.seen(mark.Stamp)
 	promised := mark.Off
 	log := g.bytes()
@@ -63,7 +66,7 @@ func (s *Store) recover(g *generation, mark crc.Mark) (err error) {
 	if err := s.salvage(g, &scan, run, promised); err != nil || len(g.missing) == 0 {
 		return err
 	}
-	corrupt := &CorruptError{Path: s.path, Ranges: slices.Clone(g.missing), What: why.Error()}
+	corrupt := &CorruptError{Path: s.path, Ranges: slices.Clone(g.missing), What: cmp.Or(h.damage, why).Error()}
 	s.opts.Logger.Error("store is corrupt", "path", s.path, "salvage", s.opts.Salvage, "err", corrupt)
 	if s.opts.Salvage {
 		return nil
@@ -162,7 +165,14 @@ func (s *Store) settle(g *generation) (err error) {
 	end := g.end.Load()
 	from := g.synced.Load()
 	size := g.file.Size()
-	if from != end || size != end || g.tailWord().Load() != uint64(end) {
+	b := g.bytes()
+	original, copied := b[:crc.ImmutableSize], b[crc.CopyOff:crc.HeaderSize]
+	lost := !bytes.Equal(original, copied)
+	if lost {
+		s.opts.Logger.Warn("the copy of the header was damaged: written again", "path", s.path)
+		copy(copied, original)
+	}
+	if from != end || size != end || lost || g.tailWord().Load() != uint64(end) {
 		s.opts.Logger.Info("recovered", "path", s.path, "records", g.count.Load(), "keys", g.index.keys.Load(),
 			"end", end, "durable", from, "cut", size-end)
 		if err := s.settleTail(g, from, end); err != nil {

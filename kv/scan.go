@@ -33,7 +33,11 @@ type scanner struct {
 }
 
 func newScanner(g *generation, log []byte) scanner {
-	return scanner{log: log, salt: g.header.Salt, off: crc.HeaderSize, missing: g.missing}
+	missing := g.missing
+	if len(missing) > 0 && missing[0] == immutablePart {
+		missing = missing[1:]
+	}
+	return scanner{log: log, salt: g.header.Salt, off: crc.HeaderSize, missing: missing}
 }
 
 // next returns the next record. Where none verifies it returns the reason and

@@ -101,6 +101,9 @@ func Inspect(path string) (info FileInfo, err error) {
 	}
 	defer f.Close()
 	h, err := readHeader(f)
+	if err == nil {
+		err = h.damage
+	}
 	if err != nil {
 		return info, wrapError("inspect", resolved, 0, err)
 	}

@@ -176,7 +176,7 @@ func setHolder(f file, holder uint64) (err error) {
 
 // load checks the header of f and rebuilds the index from the log.
 func (s *Store) load(f file) (*generation, error) {
-	h, err := readHeader(f)
+	h, err := s.readHeader(f)
 	if err != nil {
 		return nil, err
 	}
@@ -185,15 +185,31 @@ func (s *Store) load(f file) (*generation, error) {
 	}
 	g := newGeneration(f, h.Header)
 	g.marks, g.marksSynced = h.nextMark, h.nextMark
-	return g, s.recover(g, h.mark)
+	if h.damage != nil {
+		g.missing = append(g.missing, immutablePart)
+	}
+	return g, s.recover(g, &h)
 }
 
 // head is what a file's header says.
 type head struct {
 	crc.Header
+	damage   error // why Header is that of the copy; nil: it is not
 	mark     crc.Mark
 	nextMark uint64 // slot
 	holder   uint64
+}
+
+// immutablePart is where the immutable part of a header lies.
+var immutablePart = Range{Off: 0, Len: crc.ImmutableSize}
+
+// readHeader reads the header of f. To salvage, its copy is as good.
+func (s *Store) readHeader(f file) (head, error) {
+	h, err := readHeader(f)
+	if err == nil && h.damage != nil && !s.opts.Salvage {
+		err = &CorruptError{Path: s.path, Ranges: []Range{immutablePart}, What: h.damage.Error() + ", though its copy is whole"}
+	}
+	return h, err
 }
 
 func readHeader(f file) (h head, err error) {
@@ -204,7 +220,11 @@ func readHeader(f file) (h head, err error) {
 	b := m.Bytes()
 	b = b[:min(len(b), crc.HeaderSize)]
 	if h.Header, err = crc.DecodeHeader(b); err != nil {
-		return h, err
+		copied, copyErr := crc.DecodeCopy(b)
+		if copyErr != nil {
+			return h, err
+		}
+		h.Header, h.damage = copied, err
 	}
 	h.mark, h.nextMark = crc.DecodeMark(b, &h.Header), crc.NextMark(b, &h.Header)
 	h.holder = m.Word(crc.HolderOff).Load()
@@ -230,7 +250,7 @@ func (s *Store) lockFile() (f file, before *head, err error) {
 			return nil, nil, err
 		}
 		// To lock writes to the file: not before it is known to be a store.
-		h, err := readHeader(f)
+		h, err := s.readHeader(f)
 		if err == nil {
 			err = f.TryLock(crc.HolderOff)
 		}
@@ -310,7 +330,12 @@ func (s *Store) createFile(path string, h *crc.Header, size int64) (file, error)
 	crc.EncodeHeader(buf, h)
 	putTail(buf, crc.HeaderSize)
 	binary.LittleEndian.PutUint64(buf[crc.BootOff:], mmapfile.BootID())
-	if _, err = f.WriteAt(buf, 0); err == nil {
+	// One page after the other: the kernel caches what is written at once in one
+	// piece, and would write the immutable page again whenever the other changes.
+	for off := int64(0); err == nil && off < crc.HeaderSize; off += crc.Page {
+		_, err = f.WriteAt(buf[off:off+crc.Page], off)
+	}
+	if err == nil {
 		err = f.TryLock(crc.HolderOff)
 	}
 	if err != nil {

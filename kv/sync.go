@@ -110,7 +110,7 @@ func (s *Store) syncMark(g *generation) error {
 	if g.marksSynced == g.marks {
 		return nil
 	}
-	if err := g.file.Sync(0, crc.HeaderSize); err != nil {
+	if err := g.file.Sync(crc.Page, crc.HeaderSize-crc.Page); err != nil {
 		return s.setPoison(err)
 	}
 	g.marksSynced = g.marks

@@ -61,6 +61,9 @@ type verification struct {
 
 func (s *Store) verifyLog(ctx context.Context, v *view, r *verification) error {
 	for _, m := range v.g.missing {
+		if m == immutablePart {
+			continue // verifyIndex tells more
+		}
 		r.violate(m.Off, "%d bytes hold no record that verifies", m.Len)
 	}
 	progress := s.newProgress("verify", v.end)
@@ -137,8 +140,12 @@ func (s *Store) verifyIndex(v *view, r *verification) (err error) {
 	for _, off := range r.lost {
 		r.violate(off, "the index does not have the key of this record")
 	}
-	if h, err := crc.DecodeHeader(v.g.bytes()[:crc.HeaderSize]); err != nil || h != v.g.header {
+	head := v.g.bytes()[:crc.HeaderSize]
+	if h, err := crc.DecodeHeader(head); err != nil || h != v.g.header {
 		r.violate(0, "the header is not what it was when the store was opened: %v", err)
+	}
+	if h, err := crc.DecodeCopy(head); err != nil || h != v.g.header {
+		r.violate(crc.CopyOff, "the copy of the header is not what it was when the store was opened: %v", err)
 	}
 	// The mark first: the log may have grown since.
 	mark, word := v.g.durableMark(), v.g.tailWord().Load()

@@ -88,7 +88,9 @@ func outcomeAt(t testing.TB, path string, b []byte, want map[string]string, opts
 	if d, err := compare(s, want); err != nil || d != "" {
 		t.Errorf("opened with other contents: %s %v", d, err)
 	}
-	if err := sound(s); err != nil {
+	// Whoever only reads leaves a damaged copy of the header, and Verify tells.
+	copied := bytes.Equal(b[:crc.ImmutableSize], b[crc.CopyOff:crc.HeaderSize])
+	if err := sound(s); (err == nil) != (copied || !opts.ReadOnly) {
 		t.Errorf("verify: %v", err)
 	}
 	return nil
@@ -159,22 +161,35 @@ func TestFlipEveryBit(t *testing.T) {
 	}
 	for bit := 0; bit < 8*len(c.bytes); bit += step {
 		at := bit / 8
-		if reserved := at >= 664 && at < 1024 || at >= 1056 && at < 1536 || at >= 1568 && at < crc.HeaderSize; reserved && bit%129 != 0 {
+		if reservedByte(at) && bit%129 != 0 {
 			continue
 		}
 		b := bytes.Clone(c.bytes)
 		b[at] ^= 1 << (bit % 8)
 		for _, opts := range readOrWrite {
 			err := outcomeAt(t, path, b, c.want, opts)
-			if checked := at < 512 || at >= crc.HeaderSize; checked != (err != nil) || t.Failed() {
+			if checked := at < crc.ImmutableSize || at >= crc.HeaderSize; checked != (err != nil) || t.Failed() {
 				t.Fatalf("bit %d of byte %d, %+v: %v", bit%8, at, opts, err)
 			}
 			var corrupt *kv.CorruptError
-			if at >= crc.HeaderSize && (!errors.As(err, &corrupt) || !covers(corrupt.Ranges, int64(at))) {
+			if err != nil && (!errors.As(err, &corrupt) || !covers(corrupt.Ranges, int64(at))) {
 				t.Fatalf("bit %d of byte %d, %+v: the ranges leave it out: %v", bit%8, at, opts, err)
 			}
 		}
 	}
+}
+
+// reservedByte tells whether nothing lies at an offset of the header.
+func reservedByte(at int) bool {
+	if at < crc.ImmutableSize || at >= crc.CopyOff {
+		return false
+	}
+	for _, word := range []int64{crc.TailOff, crc.HolderOff, crc.BootOff, crc.MarkOff(0), crc.MarkOff(1)} {
+		if at >= int(word) && at < int(word)+crc.MarkSize {
+			return false
+		}
+	}
+	return true
 }
 
 func covers(ranges []kv.Range, off int64) bool {
@@ -198,19 +213,21 @@ func TestDamage(t *testing.T) {
 		damage   func(b []byte) []byte
 	}{
 		{"nothing", true, func(b []byte) []byte { return b }},
-		{"zeroed page", false, func(b []byte) []byte { clear(b[8192:12288]); return b }},
-		{"zeroed header page", false, func(b []byte) []byte { clear(b[:4096]); return b }},
+		{"zeroed page", false, func(b []byte) []byte { clear(b[12288:16384]); return b }},
+		{"zeroed header", false, func(b []byte) []byte { clear(b[:crc.HeaderSize]); return b }},
+		{"zeroed immutable page", false, func(b []byte) []byte { clear(b[:4096]); return b }},
+		{"zeroed mutable page", true, func(b []byte) []byte { clear(b[4096:crc.HeaderSize]); return b }},
 		{"zeroed last page", false, func(b []byte) []byte { clear(b[len(b)&^4095:]); return b }},
-		{"zeroed log", false, func(b []byte) []byte { clear(b[4096:]); return b }},
-		{"zeroed marks", true, func(b []byte) []byte { clear(b[1024:2048]); return b }},
-		{"zeroed tail word", true, func(b []byte) []byte { clear(b[512:520]); return b }},
+		{"zeroed log", false, func(b []byte) []byte { clear(b[crc.HeaderSize:]); return b }},
+		{"zeroed marks", true, func(b []byte) []byte { clear(b[crc.MarkOff(0):crc.CopyOff]); return b }},
+		{"zeroed tail word", true, func(b []byte) []byte { clear(b[crc.TailOff : crc.TailOff+8]); return b }},
 		{"swapped sectors", false, func(b []byte) []byte {
-			first := bytes.Clone(b[8192 : 8192+512])
-			copy(b[8192:], b[12288:12288+512])
-			copy(b[12288:], first)
+			first := bytes.Clone(b[12288 : 12288+512])
+			copy(b[12288:], b[16384:16384+512])
+			copy(b[16384:], first)
 			return b
 		}},
-		{"repeated sector", false, func(b []byte) []byte { copy(b[8192+512:8192+1024], b[8192:8192+512]); return b }},
+		{"repeated sector", false, func(b []byte) []byte { copy(b[12288+512:12288+1024], b[12288:12288+512]); return b }},
 		{"shifted by a record", false, func(b []byte) []byte {
 			return append(b[:c.records[3].Off], b[c.records[4].Off:]...)
 		}},
@@ -218,17 +235,17 @@ func TestDamage(t *testing.T) {
 			r := c.records[3]
 			return append(append(bytes.Clone(b[:r.Off+r.Len]), b[r.Off:r.Off+r.Len]...), b[r.Off+r.Len:]...)
 		}},
-		{"page of another store", false, func(b []byte) []byte { copy(b[8192:12288], other.bytes[8192:12288]); return b }},
-		{"log of another store", false, func(b []byte) []byte { copy(b[4096:], other.bytes[4096:]); return b }},
-		{"header of another store", false, func(b []byte) []byte { copy(b[:4096], other.bytes[:4096]); return b }},
+		{"page of another store", false, func(b []byte) []byte { copy(b[12288:16384], other.bytes[12288:16384]); return b }},
+		{"log of another store", false, func(b []byte) []byte { copy(b[crc.HeaderSize:], other.bytes[crc.HeaderSize:]); return b }},
+		{"header of another store", false, func(b []byte) []byte { copy(b[:crc.HeaderSize], other.bytes[:crc.HeaderSize]); return b }},
 		{"zeros behind", true, func(b []byte) []byte { return append(b, make([]byte, 70000)...) }},
 		{"garbage behind", true, func(b []byte) []byte { return append(b, valueOf(70000, 3)...) }},
 		{"half a word behind", true, func(b []byte) []byte { return append(b, 1, 2, 3) }},
 		{"ff behind", true, func(b []byte) []byte { return append(b, bytes.Repeat([]byte{0xff}, 5000)...) }},
-		{"own records behind", true, func(b []byte) []byte { return append(b, b[4096:]...) }},
+		{"own records behind", true, func(b []byte) []byte { return append(b, b[crc.HeaderSize:]...) }},
 		{"another store behind", true, func(b []byte) []byte { return append(b, other.bytes...) }},
 		{"log reversed", false, func(b []byte) []byte {
-			for i, j := 4096, len(b)-1; i < j; i, j = i+1, j-1 {
+			for i, j := crc.HeaderSize, len(b)-1; i < j; i, j = i+1, j-1 {
 				b[i], b[j] = b[j], b[i]
 			}
 			return b
@@ -334,11 +351,10 @@ func TestForged(t *testing.T) {
 	header := func(b []byte, change func(h *crc.Header)) []byte {
 		g := h
 		change(&g)
-		head := make([]byte, 512)
-		crc.EncodeHeader(append(head, b[512:crc.HeaderSize]...)[:crc.HeaderSize:crc.HeaderSize], &g)
 		full := make([]byte, crc.HeaderSize)
 		crc.EncodeHeader(full, &g)
-		copy(b, full[:512])
+		copy(b, full[:crc.ImmutableSize])
+		copy(b[crc.CopyOff:], full[crc.CopyOff:])
 		return b
 	}
 	for _, tc := range []struct {
@@ -383,7 +399,8 @@ func TestForged(t *testing.T) {
 		{"mark at 8 TiB", kv.ErrCorrupt, nil, func(b []byte) []byte { return withMark(b, h, 8<<40, next) }},
 		{"mark off the grid", nil, c.want, func(b []byte) []byte { return withMark(b, h, int64(len(b))-1, next) }},
 		{"mark of the last revision there is", nil, c.want, func(b []byte) []byte { return withMark(b, h, crc.HeaderSize, ^uint64(0)) }},
-		{"future version", kv.ErrVersion, nil, func(b []byte) []byte { b[8]++; return b }},
+		{"future version", kv.ErrVersion, nil, func(b []byte) []byte { b[8]++; b[crc.CopyOff+8]++; return b }},
+		{"future version beside a whole copy", kv.ErrCorrupt, nil, func(b []byte) []byte { b[8]++; return b }},
 		{"future version, summed", kv.ErrVersion, nil, func(b []byte) []byte {
 			return header(b, func(h *crc.Header) { h.Version = 2 })
 		}},
@@ -464,6 +481,45 @@ func TestSalvage(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Goal: a store whose header is destroyed is refused as damaged, and salvaged whole
+// by the copy; a copy that is destroyed is written again by who may write.
+// Method: either zeroed; with both, it is no store any more.
+func TestHeaderCopy(t *testing.T) {
+	c := smallStore(t, 6, 40)
+	path := filepath.Join(t.TempDir(), "damaged")
+	b := bytes.Clone(c.bytes)
+	clear(b[:4096])
+	for _, opts := range readOrWrite {
+		var corrupt *kv.CorruptError
+		if err := outcomeAt(t, path, b, nil, opts); !errors.As(err, &corrupt) || !covers(corrupt.Ranges, 0) {
+			t.Errorf("%+v: %v", opts, err)
+		}
+	}
+	s := open(t, path, &kv.Options{Salvage: true})
+	wantContents(t, s, c.want)
+	if m := s.Stats().Missing; len(m) != 1 || !covers(m, 0) {
+		t.Errorf("missing %v", m)
+	}
+	must(t, s.Close())
+
+	b = bytes.Clone(c.bytes)
+	clear(b[4096:crc.HeaderSize])
+	must(t, os.WriteFile(path, b, 0o600))
+	s = open(t, path, nil)
+	wantContents(t, s, c.want)
+	closeSound(t, s)
+	b, err := os.ReadFile(path)
+	must(t, err)
+	if !bytes.Equal(b[:crc.ImmutableSize], b[crc.CopyOff:crc.HeaderSize]) {
+		t.Error("the copy was not written again")
+	}
+
+	clear(b[:crc.HeaderSize])
+	must(t, os.WriteFile(path, b, 0o600))
+	_, err = kv.Open(path, &kv.Options{Salvage: true})
+	wantErr(t, err, kv.ErrFormat)
 }
 
 // tornStore is an image with one key synced and a transaction of three behind

@@ -142,7 +142,7 @@ func useTruncated(path, leave, name string) error {
 func TestTruncated(t *testing.T) {
 	for _, u := range truncatedUses {
 		t.Run(u.name, func(t *testing.T) {
-			for _, leave := range []string{"0", "4096", "500000", "-20000"} {
+			for _, leave := range []string{"0", "4096", "8192", "500000", "-20000"} {
 				path := storePath(t)
 				out := runChild(t, "truncated", path, leave, u.name)
 				t.Logf("leaving %s: %s", leave, out)
@@ -161,7 +161,7 @@ func TestTruncatedPoisons(t *testing.T) {
 	for range 4 {
 		must(t, s.Put([]byte("filler"), valueOf(3000, 1)))
 	}
-	must(t, os.Truncate(path, 8192))
+	must(t, os.Truncate(path, 12288))
 	wantErr(t, s.Put([]byte("k"), valueOf(9000, 1)), kv.ErrPoisoned)
 	wantErr(t, s.Put([]byte("k"), []byte("w")), kv.ErrPoisoned)
 	wantErr(t, s.Sync(), kv.ErrPoisoned)
