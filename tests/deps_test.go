@@ -26,7 +26,7 @@ var allowed = map[string]string{
 	"crc":                 "internal/* github.com/cespare/xxhash/v2 test: codec codec/entrypb google.golang.org/protobuf/*", // FORMAT.md is tested there
 	"codec":               "internal/* google.golang.org/protobuf/encoding/protowire test: codec codec/entrypb google.golang.org/protobuf/*",
 	"codec/entrypb":       "google.golang.org/protobuf/* unsafe", // generated, for tests alone
-	"kv":                  "codec crc mmapfile internal/* github.com/cespare/xxhash/v2 test: kv",
+	"kv":                  "codec crc mmapfile internal/* github.com/cespare/xxhash/v2 test: kv golang.org/x/sys/unix",
 	"tests":               "test: kv codec crc internal/* github.com/cespare/xxhash/v2",
 	// A module of its own. It reads no byte of a store but through kv.
 	"cmd/kvtool": "kv github.com/spf13/cobra github.com/schollz/progressbar/v3 github.com/dustin/go-humanize golang.org/x/term " +
