@@ -160,6 +160,21 @@ func Verify(log []byte, off int64, salt uint64) (Record, error) {
 	return record(payload, word), nil
 }
 
+// Gap reports whether the bytes from off to the next multiple of Page are all zero, as a writer leaves them that goes on in a new page, and
+// returns that multiple. There is no gap at a multiple of Page, nor where log ends before the next.
+func Gap(log []byte, off int64) (next int64, ok bool) {
+	next = (off + Page - 1) &^ (Page - 1)
+	if off < HeaderSize || off == next || next > int64(len(log)) {
+		return 0, false
+	}
+	for _, b := range log[off:next] {
+		if b != 0 {
+			return 0, false
+		}
+	}
+	return next, true
+}
+
 // zeroPadding reports whether the padding behind the n bytes of payload of the record at off, which lies within log, is zero.
 func zeroPadding(log []byte, off int64, n int) bool {
 	return le.Uint64(log[off+RecordSize(n)-Align:])>>(64-paddingBits(n)) == 0 // a shift by 64 yields 0

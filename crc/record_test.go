@@ -378,3 +378,30 @@ func BenchmarkPayload(b *testing.B) {
 		crc.Payload(log, crc.HeaderSize)
 	}
 }
+
+// Goal: a gap is what lies between a record and the next page, all of it zero, and nothing else. Method: a table.
+func TestGap(t *testing.T) {
+	log := make([]byte, crc.HeaderSize+2*crc.Page)
+	log[crc.HeaderSize+100] = 1
+	for _, c := range []struct {
+		name string
+		log  []byte
+		off  int64
+		want int64 // 0: none
+	}{
+		{"behind the last byte", log, crc.HeaderSize + 104, crc.HeaderSize + crc.Page},
+		{"the last word of a page", log, crc.HeaderSize + crc.Page - 8, crc.HeaderSize + crc.Page},
+		{"with a byte in it", log, crc.HeaderSize + 96, 0},
+		{"at a page", log, crc.HeaderSize + crc.Page, 0},
+		{"in the header", log, crc.HeaderSize - 8, 0},
+		{"negative", log, -8, 0},
+		{"up to the end of the log", log, crc.HeaderSize + crc.Page + 8, crc.HeaderSize + 2*crc.Page},
+		{"cut short by the end of the log", log[:len(log)-8], crc.HeaderSize + crc.Page + 8, 0},
+		{"beyond the log", log, crc.HeaderSize + 9*crc.Page + 8, 0},
+	} {
+		next, ok := crc.Gap(c.log, c.off)
+		if next != c.want || ok != (c.want != 0) {
+			t.Errorf("%s: %d, %v, want %d", c.name, next, ok, c.want)
+		}
+	}
+}

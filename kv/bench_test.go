@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/mmapkv/mmapkv/crc"
 )
 
 // The floors that this package promises, each against its peer in the same run:
@@ -194,29 +196,33 @@ func BenchmarkFill(b *testing.B) {
 	}
 }
 
-// BenchmarkDurable puts with SyncAlways from several goroutines.
+// BenchmarkDurable puts with SyncAlways from several goroutines, without and with a
+// new page after each durability point.
 func BenchmarkDurable(b *testing.B) {
 	value := make([]byte, benchValue)
 	for _, writers := range []int{1, 8, 64, 256} {
-		b.Run(fmt.Sprintf("goroutines=%d", writers), func(b *testing.B) {
-			s := openBench(b, &Options{Durability: SyncAlways})
-			var wg sync.WaitGroup
-			each := b.N/writers + 1
-			b.ResetTimer()
-			for w := range writers {
-				wg.Go(func() {
-					var key []byte
-					for i := range each {
-						key = benchKey(key, uint64(w)<<40|uint64(i))
-						if err := s.Put(key, value); err != nil {
-							b.Error(err)
-							return
+		for _, aligned := range []bool{false, true} {
+			b.Run(fmt.Sprintf("goroutines=%d,aligned=%v", writers, aligned), func(b *testing.B) {
+				s := openBench(b, &Options{Durability: SyncAlways, SyncAligned: aligned, CompactAt: -1})
+				var wg sync.WaitGroup
+				each := b.N/writers + 1
+				b.ResetTimer()
+				for w := range writers {
+					wg.Go(func() {
+						var key []byte
+						for i := range each {
+							key = benchKey(key, uint64(w)<<40|uint64(i))
+							if err := s.Put(key, value); err != nil {
+								b.Error(err)
+								return
+							}
 						}
-					}
-				})
-			}
-			wg.Wait()
-			b.ReportMetric(float64(each*writers)/b.Elapsed().Seconds(), "puts/s")
-		})
+					})
+				}
+				wg.Wait()
+				b.ReportMetric(float64(each*writers)/b.Elapsed().Seconds(), "puts/s")
+				b.ReportMetric(float64(s.Stats().Tail-crc.HeaderSize)/float64(each*writers), "log-B/put")
+			})
+		}
 	}
 }

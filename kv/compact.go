@@ -102,8 +102,9 @@ type compaction struct {
 	next *generation
 	temp string
 
-	from     int64 // offset in the old log up to which records have been dealt with
-	boundary int64 // end of the old log when the compaction began
+	from     int64  // offset in the old log up to which records have been dealt with
+	revision uint64 // of the last of them
+	boundary int64  // end of the old log when the compaction began
 
 	buf     []byte // records to be written at off
 	off     int64  // end of what has been written of the next log
@@ -188,8 +189,7 @@ func (c *compaction) copyTo(end int64) (err error) {
 	defer guard.Exit(c.old.mapped, &err)
 	defer runtime.KeepAlive(c.old)
 	cur := newCursor(c.old, end, false).now()
-	cur.scan.off = c.from
-	cur.scan.revision = 0
+	cur.scan.off, cur.scan.revision = c.from, c.revision
 	progress := c.s.newProgress("compact", end)
 	for {
 		items, err := cur.next()
@@ -217,7 +217,7 @@ func (c *compaction) copyTo(end int64) (err error) {
 		}
 		progress.at(cur.scan.off)
 	}
-	c.from = end
+	c.from, c.revision = end, cur.scan.revision
 	return c.flush()
 }
 
@@ -371,6 +371,7 @@ func (c *compaction) finish(revision uint64) (err error) {
 		return err
 	}
 	c.next.marksSynced = c.next.marks
+	c.next.seal(c.s.opts.SyncAligned)
 	return c.next.file.SyncFile()
 }
 

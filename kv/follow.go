@@ -96,7 +96,7 @@ func (s *Store) takeIn(g *generation, end int64) error {
 		if err != nil {
 			return err
 		}
-		if scan.off-from == r.size && len(earlier) == 0 {
+		if len(earlier) == 0 {
 			err = s.enterRecord(g, &r)
 		} else {
 			earlier.note(g, r.entry.Key)

@@ -69,6 +69,11 @@ type generation struct {
 	marks       uint64       // counts the durable marks, its lowest bit the slot of the next; owned by the sync leader
 	marksSynced uint64       // marks when they were durable last; owned by the sync leader
 
+	// sealing is held, with Options.SyncAligned, while a record is placed and stored,
+	// and while a sync takes note of where the log ends.
+	sealing sync.Mutex
+	sealed  int64 // guarded by sealing: where the log ended when a sync last began
+
 	growing   sync.Mutex          // one growth at a time
 	outgrown  []*mmapfile.Mapping // guarded by growing: kept for readers that hold only the generation
 	populated int64               // guarded by growing: the pages up to it have been faulted in
@@ -111,6 +116,30 @@ func (g *generation) find(h uint64, key []byte) int64 {
 	}
 	return off
 }
+
+// seal returns what a sync that begins now is to cover. With Options.SyncAligned
+// nothing more will be stored into the pages of that.
+func (g *generation) seal(aligned bool) (end int64, revision uint64) {
+	if aligned {
+		g.sealing.Lock()
+		defer g.sealing.Unlock()
+		g.sealed = g.end.Load()
+	}
+	revision = g.revision.Load()
+	return g.end.Load(), revision
+}
+
+// place returns where the next record goes: to the tail, or, if that has been
+// sealed, to the next page. The caller holds mu, and sealing if records are aligned.
+func (g *generation) place() int64 {
+	end := g.end.Load()
+	if end == g.sealed {
+		return pageCeil(end)
+	}
+	return end
+}
+
+func pageCeil(off int64) int64 { return (off + crc.Page - 1) &^ (crc.Page - 1) }
 
 // bytes returns the file's mapped bytes, which are valid as long as g is reachable.
 func (g *generation) bytes() []byte { return g.log.current.Load().Bytes() }

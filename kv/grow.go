@@ -70,7 +70,7 @@ func (s *Store) growFile(g *generation, size int64) error {
 	if err == nil {
 		g.remap()
 		s.grows.Add(1)
-		if s.opts.Durability == SyncAlways {
+		if s.opts.Durability == SyncAlways || s.opts.SyncAligned {
 			// Small folios: a sync then writes the page that changed, and not the
 			// 2 MiB around it.
 			g.file.AdviseRandom(from, size-from)

@@ -69,6 +69,13 @@ type Options struct {
 	// SyncBytes starts a background sync of SyncPeriodic once so many bytes
 	// have been written since the last. Default 64 MiB; negative: never.
 	SyncBytes int64
+	// SyncAligned begins a new page of 4 KiB after each durability point, so that no
+	// page which holds durable records is ever written to again. It is for devices
+	// that may destroy what they are writing when the power fails, rather than leave
+	// it old or new. A durable write then takes a page at least, however small it is;
+	// writes that share a sync share its last page. It may be set and unset from one
+	// Open to the next. Default: off; see RELIABILITY.md for what it costs.
+	SyncAligned bool
 	// MaxSize bounds the file, in bytes; at the bound writes return ErrFull.
 	// Default 0: 8 TiB, the limit of the format.
 	MaxSize int64

@@ -33,7 +33,8 @@ type powerDisk struct {
 	current map[string]*inode
 	call    func(what string) // nil: nobody looks
 	inodes  []*inode
-	ids     int // given so far
+	ids     int  // given so far
+	spoils  bool // a cut may destroy the sectors of the pages that were written to
 }
 
 // nameOp is a change of the directory: name is node from then on, or, with a nil
@@ -136,7 +137,7 @@ func (d *powerDisk) adopt(name string) (*inode, error) {
 // clone copies the disk to another, empty directory: what is left when all who
 // have files open die now. What was not synced is there, and still not synced.
 func (d *powerDisk) clone(dir string) (*powerDisk, error) {
-	c := &powerDisk{dir: dir, names: make(map[string]*inode), current: make(map[string]*inode)}
+	c := &powerDisk{dir: dir, names: make(map[string]*inode), current: make(map[string]*inode), spoils: d.spoils}
 	twins := make(map[*inode]*inode)
 	for _, name := range slices.Sorted(maps.Keys(d.current)) {
 		n := d.current[name]
@@ -367,9 +368,12 @@ func (d *powerDisk) cut(r *rand.Rand) (image, string) {
 	for _, name := range byCreation(names) {
 		n := names[name]
 		if files[n] == nil {
-			var length string
-			files[n], length = n.cut(r, mode.choose, unit)
-			how += fmt.Sprintf("; %s has %s", shortName(name), length)
+			var what string
+			files[n], what = n.cut(r, mode.choose, unit)
+			how += fmt.Sprintf("; %s has %s", shortName(name), what)
+			if d.spoils && r.IntN(2) == 0 {
+				how += fmt.Sprintf(", destroyed %d", n.spoil(r, files[n]))
+			}
 		}
 		img[name] = files[n]
 	}
@@ -422,6 +426,34 @@ func (n *inode) cut(r *rand.Rand, choose func(*rand.Rand, int) func(int) bool, u
 		}
 	}
 	return b, length
+}
+
+// spoil destroys some sectors of the pages of b, an image of n, that were written to
+// since they were synced: the kernel writes pages, so that all of such a page may have
+// been in flight. It returns their offsets.
+func (n *inode) spoil(r *rand.Rand, b []byte) (sectors []int) {
+	now := n.content()
+	pages := max(len(now), len(n.durable))/pageSize + 1
+	now, old := resized(now, pages*pageSize), resized(n.durable, pages*pageSize)
+	for off := 0; off < len(b); off += sectorSize {
+		page := off &^ (pageSize - 1)
+		if string(now[page:page+pageSize]) == string(old[page:page+pageSize]) || r.IntN(4) > 0 {
+			continue
+		}
+		sectors = append(sectors, off)
+		sector := b[off:min(off+sectorSize, len(b))]
+		switch clear(sector); r.IntN(3) {
+		case 0:
+			for i := range sector {
+				sector[i] = byte(r.Uint32())
+			}
+		case 1:
+			for i := range sector {
+				sector[i] = 0xff
+			}
+		}
+	}
+	return sectors
 }
 
 // resized returns a copy of b of another length, filled up with zeros.

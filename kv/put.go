@@ -148,10 +148,14 @@ func (s *Store) appendOne(g *generation, e *codec.Entry) (revision uint64, err e
 	}
 	s.stamp(g, e, 1)
 	size := crc.RecordSize(e.Size())
-	if err := s.room(g, size, 1); err != nil {
+	if s.opts.SyncAligned {
+		g.sealing.Lock()
+		defer g.sealing.Unlock()
+	}
+	off := g.place()
+	if err := s.room(g, off+size-g.end.Load(), 1); err != nil {
 		return 0, err
 	}
-	off := g.end.Load()
 	g.encode(e, off, 0)
 
 	g.index.mu.Lock()

@@ -165,6 +165,11 @@ func (s *Store) settle(g *generation) (err error) {
 	end := g.end.Load()
 	from := g.synced.Load()
 	size := g.file.Size()
+	length, err := s.trimmed(g)
+	if err != nil {
+		return err
+	}
+	g.seal(s.opts.SyncAligned)
 	b := g.bytes()
 	original, copied := b[:crc.ImmutableSize], b[crc.CopyOff:crc.HeaderSize]
 	lost := !bytes.Equal(original, copied)
@@ -172,10 +177,10 @@ func (s *Store) settle(g *generation) (err error) {
 		s.opts.Logger.Warn("the copy of the header was damaged: written again", "path", s.path)
 		copy(copied, original)
 	}
-	if from != end || size != end || lost || g.tailWord().Load() != uint64(end) {
+	if from != end || size != length || lost || g.tailWord().Load() != uint64(end) {
 		s.opts.Logger.Info("recovered", "path", s.path, "records", g.count.Load(), "keys", g.index.keys.Load(),
-			"end", end, "durable", from, "cut", size-end)
-		if err := s.settleTail(g, from, end); err != nil {
+			"end", end, "durable", from, "cut", size-length)
+		if err := s.settleTail(g, from, end, length); err != nil {
 			return err
 		}
 	}
@@ -184,11 +189,11 @@ func (s *Store) settle(g *generation) (err error) {
 	return nil
 }
 
-func (s *Store) settleTail(g *generation, from, end int64) error {
-	if g.file.Size() > end {
+func (s *Store) settleTail(g *generation, from, end, length int64) error {
+	if g.file.Size() > length {
 		// What may lie behind a torn record must never follow a new one. A crash
 		// here leaves the same torn tail, or none.
-		if err := g.file.Truncate(end); err != nil {
+		if err := g.file.Truncate(length); err != nil {
 			return err
 		}
 		if err := g.file.SyncFile(); err != nil {

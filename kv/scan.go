@@ -25,8 +25,10 @@ type logRecord struct {
 type scanner struct {
 	log      []byte // the file's bytes from 0 to where the scan ends
 	salt     uint64
+	base     uint64 // revision of the store when the generation began
 	off      int64  // of the next record
 	revision uint64 // of the last record
+	more     bool   // the last record's transaction goes on
 
 	trusted bool    // look at no sum: the records verified when they were entered
 	missing []Range // damaged ranges to pass over
@@ -37,7 +39,7 @@ func newScanner(g *generation, log []byte) scanner {
 	if len(missing) > 0 && missing[0] == immutablePart {
 		missing = missing[1:]
 	}
-	return scanner{log: log, salt: g.header.Salt, off: crc.HeaderSize, missing: missing}
+	return scanner{log: log, salt: g.header.Salt, base: g.header.BaseRevision, off: crc.HeaderSize, missing: missing}
 }
 
 // next returns the next record. Where none verifies it returns the reason and
@@ -47,11 +49,24 @@ func (c *scanner) next() (r logRecord, err error) {
 		c.off += c.missing[0].Len
 		c.missing = c.missing[1:]
 	}
+	r, err = c.afterGap()
+	if err == errNoGap {
+		r, err = c.at(c.off)
+	}
+	if err != nil {
+		return logRecord{}, err
+	}
+	c.off, c.revision, c.more = r.off+r.size, r.entry.Revision, r.more
+	return r, nil
+}
+
+// at returns the record at off.
+func (c *scanner) at(off int64) (r logRecord, err error) {
 	var rec crc.Record
 	if c.trusted {
-		rec, err = crc.Read(c.log, c.off)
+		rec, err = crc.Read(c.log, off)
 	} else {
-		rec, err = crc.Verify(c.log, c.off, c.salt)
+		rec, err = crc.Verify(c.log, off, c.salt)
 	}
 	if err != nil {
 		return r, err
@@ -62,9 +77,27 @@ func (c *scanner) next() (r logRecord, err error) {
 	if r.entry.Revision <= c.revision || r.entry.Revision > maxRevision {
 		return r, errOrder
 	}
-	r.off, r.size, r.more, r.payload = c.off, rec.Size, rec.Flags&crc.FlagMore != 0, rec.Payload
-	c.off += rec.Size
-	c.revision = r.entry.Revision
+	r.off, r.size, r.more, r.payload = off, rec.Size, rec.Flags&crc.FlagMore != 0, rec.Payload
+	return r, nil
+}
+
+var errNoGap = errors.New("no gap")
+
+// afterGap returns the record that begins the next page, if all that is left of
+// this one is zero and no mutation lies between: its revision is the very next. So
+// a gap never hides a record that was lost.
+func (c *scanner) afterGap() (logRecord, error) {
+	next, ok := crc.Gap(c.log, c.off)
+	if !ok || c.more {
+		return logRecord{}, errNoGap
+	}
+	r, err := c.at(next)
+	switch {
+	case errors.Is(err, crc.ErrFlags):
+		return r, err // a later version wrote it
+	case err != nil || !c.trusted && r.entry.Revision != max(c.base, c.revision)+1:
+		return r, errNoGap
+	}
 	return r, nil
 }
 

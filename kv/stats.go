@@ -19,7 +19,7 @@ type Stats struct {
 	Generation uint64
 
 	LiveBytes  int64 // of records that the index points at
-	DeadBytes  int64 // of all other records
+	DeadBytes  int64 // of all else in the log: other records, and gaps (see Options.SyncAligned)
 	Tail       int64 // offset one past the last record
 	FileBytes  int64 // length of the file; FileBytes - Tail is slack
 	IndexBytes int64 // of memory, outside the heap

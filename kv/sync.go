@@ -72,8 +72,7 @@ func (s *Store) syncLog(g *generation) (durable uint64, err error) {
 	if err := s.poisoned(); err != nil {
 		return 0, err
 	}
-	revision := g.revision.Load()
-	end := g.end.Load()
+	end, revision := g.seal(s.opts.SyncAligned)
 	from := g.synced.Load()
 	if end > from {
 		start := time.Now()
@@ -123,18 +122,37 @@ func (s *Store) syncAndTrim(g *generation) (durable uint64, err error) {
 	if durable, err = s.syncLog(g); err != nil {
 		return 0, err
 	}
-	end := g.end.Load()
-	if g.marksSynced == g.marks && g.file.Size() == end {
+	length, err := s.trimmed(g)
+	if err != nil {
+		return 0, err
+	}
+	if g.marksSynced == g.marks && g.file.Size() == length {
 		return durable, nil
 	}
 	// A crash here leaves a log with slack or without; both are whole.
-	if err := g.file.Truncate(end); err != nil {
+	if err := g.file.Truncate(length); err != nil {
 		return 0, s.setPoison(err)
 	}
 	if err := g.file.SyncFile(); err != nil {
 		return 0, s.setPoison(err)
 	}
 	return durable, nil
+}
+
+// trimmed returns how long the file needs to be: as the log, or, with
+// Options.SyncAligned, to the end of its last page, into which nothing is stored any
+// more, not even the zeros of a truncation.
+func (s *Store) trimmed(g *generation) (length int64, err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+	end := g.end.Load()
+	if s.opts.SyncAligned {
+		b := g.bytes()
+		if next, ok := crc.Gap(b[:min(int64(len(b)), g.file.Size())], end); ok {
+			return next, nil
+		}
+	}
+	return end, nil
 }
 
 // Sync returns after the durability point of every write that returned before

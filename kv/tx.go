@@ -153,10 +153,14 @@ func (s *Store) appendAll(g *generation, tx *Tx) (revision uint64, err error) {
 	if len(kept) == 0 {
 		return 0, nil
 	}
-	if err := s.room(g, total, len(kept)); err != nil {
+	if s.opts.SyncAligned {
+		g.sealing.Lock()
+		defer g.sealing.Unlock()
+	}
+	start := g.place()
+	if err := s.room(g, start+total-g.end.Load(), len(kept)); err != nil {
 		return 0, err
 	}
-	start := g.end.Load()
 	off := start
 	for i := range kept {
 		flags := crc.FlagMore

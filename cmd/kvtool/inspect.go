@@ -129,5 +129,10 @@ func (i *inspection) add(r *kv.Record) {
 	}
 }
 
+// gaps are what the log leaves out between records (kv.Options.SyncAligned).
+func (i *inspection) gaps() int64 {
+	return max(0, i.stats.Tail-i.headerBytes-i.liveBytes-i.deadBytes-sum(i.stats.Missing))
+}
+
 // slack is what the file has beyond the log that was read.
 func (i *inspection) slack() int64 { return max(0, i.stats.FileBytes-i.stats.Tail) }

@@ -23,6 +23,9 @@ func (i *inspection) drawSpace(w *bufio.Writer, c canvas) {
 	if lost := sum(i.stats.Missing); lost > 0 {
 		line("lost", lost)
 	}
+	if gaps := i.gaps(); gaps > 0 {
+		line("gaps", gaps)
+	}
 	line("slack", i.slack())
 	line("header", i.headerBytes)
 	line("file", i.stats.FileBytes)
@@ -74,6 +77,7 @@ type inspectJSON struct {
 	HeaderBytes int64       `json:"header_bytes"`
 	LiveBytes   int64       `json:"live_bytes"`
 	DeadBytes   int64       `json:"dead_bytes"`
+	GapBytes    int64       `json:"gap_bytes"`
 	SlackBytes  int64       `json:"slack_bytes"`
 	FileBytes   int64       `json:"file_bytes"`
 	Missing     []byteRange `json:"missing"`
@@ -113,7 +117,7 @@ type largeJSON struct {
 func (i *inspection) json() *inspectJSON {
 	j := &inspectJSON{
 		Path: printable(i.path), Generation: i.stats.Generation, Records: i.records, LiveRecords: i.liveRecords, Tombstones: i.tombstones,
-		HeaderBytes: i.headerBytes, LiveBytes: i.liveBytes, DeadBytes: i.deadBytes, SlackBytes: i.slack(), FileBytes: i.stats.FileBytes,
+		HeaderBytes: i.headerBytes, LiveBytes: i.liveBytes, DeadBytes: i.deadBytes, GapBytes: i.gaps(), SlackBytes: i.slack(), FileBytes: i.stats.FileBytes,
 		Missing: ranges(i.stats.Missing), KeySizes: i.keySizes.buckets(), ValueSizes: i.valueSizes.buckets(), Ages: i.ages.buckets(),
 	}
 	j.Space.CellBytes = i.space.cell

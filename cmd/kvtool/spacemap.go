@@ -15,7 +15,7 @@ type spaceMap struct {
 	cells []cellBytes
 }
 
-// cellBytes are the bytes of one cell; those of no kind are slack.
+// cellBytes are the bytes of one cell; those of no kind are slack and gaps.
 type cellBytes struct{ header, live, dead, damaged int64 }
 
 // newSpaceMap returns a map of a file of so many bytes, or a little more.
@@ -119,7 +119,7 @@ func (m *spaceMap) draw(w *bufio.Writer, c canvas, fileBytes int64) {
 		}
 		fmt.Fprintf(w, "%*s  %s\n", mapMargin-2, shortBytes(int64(row)*m.cell), b.String())
 	}
-	fmt.Fprintf(w, "%*s%s live  %s mostly live  %s mostly dead  %s dead  %s slack  %s header", mapMargin, "",
+	fmt.Fprintf(w, "%*s%s live  %s mostly live  %s mostly dead  %s dead  %s unused  %s header", mapMargin, "",
 		l.live, l.mostlyLive, l.mostlyDead, l.dead, l.slack, l.header)
 	if m.anyDamage() {
 		fmt.Fprintf(w, "  %s lost", l.damaged)
