@@ -151,6 +151,47 @@ func BenchmarkGetMany(b *testing.B) {
 	}
 }
 
+// BenchmarkVerifyReads reads with and without the sums checked, by turns, so that
+// what disturbs the machine disturbs both.
+func BenchmarkVerifyReads(b *testing.B) {
+	const turn = 128 // reads
+	for _, size := range []int{benchValue, 64 << 10} {
+		n := uint64(min(benchKeys, 256<<20/size))
+		s := openBench(b, &Options{Durability: SyncManual})
+		value := make([]byte, size)
+		for i := range n {
+			if err := s.Put(benchKey(nil, i), value); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.Run(fmt.Sprintf("value=%d", size), func(b *testing.B) {
+			r := rand.New(rand.NewPCG(1, 2))
+			var took [2]time.Duration
+			var key, got []byte
+			for b.Loop() {
+				for i := range took {
+					s.opts.VerifyReads = i == 1
+					start := time.Now()
+					for range turn {
+						key = benchKey(key, r.Uint64N(n))
+						var err error
+						if got, err = s.Get(key); err != nil || len(got) != size {
+							b.Fatal(len(got), err)
+						}
+					}
+					took[i] += time.Since(start)
+				}
+			}
+			b.ReportMetric(float64(took[0].Nanoseconds())/float64(b.N*turn), "plain-ns")
+			b.ReportMetric(float64(took[1].Nanoseconds())/float64(b.N*turn), "verified-ns")
+			b.ReportMetric(float64(took[1])/float64(took[0]), "ratio")
+		})
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkFill inserts fresh keys, a million in each iteration, and tells of
 // the worst stall of one insert too.
 func BenchmarkFill(b *testing.B) {

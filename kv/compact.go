@@ -194,7 +194,7 @@ func (c *compaction) copyTo(end int64) (err error) {
 	for {
 		items, err := cur.next()
 		if err != nil {
-			return c.s.wrap("compact", cur.scan.off, err)
+			return c.s.wrapRecord("compact", c.old, cur.scan.off, err)
 		}
 		if len(items) == 0 {
 			break

@@ -92,13 +92,6 @@ func (c *cursor) next() (items []item, err error) {
 	return c.batch, nil
 }
 
-// resync moves to the next record that verifies, and tells whether there is one.
-func (c *cursor) resync(budget *int64) (found bool, err error) {
-	guard := mmapfile.EnterGuard()
-	defer guard.Exit(c.g.mapped, &err)
-	return c.scan.resync(budget), nil
-}
-
 // touch reads a byte of each page of v, so that a page which cannot be had faults
 // here, under the guard, and not in the caller's loop.
 func touch(v []byte) (sum int) {

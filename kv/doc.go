@@ -34,4 +34,8 @@
 // A miss is ErrNotFound, as it is. Any other error is an *Error, to be matched
 // with errors.Is. When a sync fails the store is poisoned: reads go on, writes
 // return ErrPoisoned, since nobody can tell what the device holds.
+//
+// Damage is ErrCorrupt, never a wrong value: Open checks every sum, and with
+// Options.VerifyReads so does each read. Stats().Corruptions counts it,
+// Hooks.Corrupted and the Logger are told. Options.Salvage reads what is left.
 package kv

@@ -24,7 +24,8 @@ var (
 	// ErrReadOnly: a mutation through a handle that only reads.
 	ErrReadOnly = errors.New("store is open read-only")
 	// ErrCorrupt: bytes before the durable mark fail a check. errors.As with
-	// *CorruptError tells the byte ranges.
+	// *CorruptError tells the byte ranges, unless it is the header. See also
+	// Stats.Corruptions and Hooks.Corrupted.
 	ErrCorrupt = errors.New("store is corrupt")
 	// ErrTooLarge: a key, value or transaction above its limit.
 	ErrTooLarge = errors.New("too large")
@@ -115,9 +116,15 @@ var publicErrors = []struct{ low, public error }{
 }
 
 // wrap makes err the *Error of operation op. Every error leaves the package
-// through it, once.
+// through it, once, so that no damage goes unnoticed.
 func (s *Store) wrap(op string, off int64, err error) error {
-	return wrapError(op, s.path, off, err)
+	var already *Error
+	if err == nil || errors.As(err, &already) {
+		return err
+	}
+	wrapped := wrapError(op, s.path, off, err)
+	s.foundIn(wrapped.(*Error))
+	return wrapped
 }
 
 func wrapError(op, path string, off int64, err error) error {

@@ -1,6 +1,7 @@
 package kv_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -285,4 +286,40 @@ func ExampleError() {
 	// Output:
 	// true true
 	// mmapkv: open /dev/null: not a store: open: not a regular file: character device
+}
+
+func ExampleStore_Suspects() {
+	dir, _ := os.MkdirTemp("", "suspects")
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "store")
+	store, err := kv.Open(path, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	store.Put([]byte("greeting"), []byte("hello"))
+	store.Put([]byte("farewell"), []byte("bye"))
+	store.Close()
+
+	// A byte of the first value goes bad.
+	b, _ := os.ReadFile(path)
+	os.WriteFile(path, bytes.Replace(b, []byte("hello"), []byte("jello"), 1), 0o600)
+
+	_, err = kv.Open(path, nil)
+	fmt.Println(errors.Is(err, kv.ErrCorrupt))
+	store, err = kv.Open(path, &kv.Options{Salvage: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	fmt.Println(len(store.Stats().Missing), "range is missing,", store.Len(), "key is left")
+	for suspect, err := range store.Suspects(context.Background()) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("probably lost: %s\n", suspect.Key)
+	}
+	// Output:
+	// true
+	// 1 range is missing, 1 key is left
+	// probably lost: greeting
 }

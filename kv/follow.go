@@ -45,14 +45,14 @@ func (s *Store) catchUp() (_ *generation, err error) {
 			return s.switchOver(g)
 		}
 	}
-	err = s.takeIn(g, int64(word&^crc.Superseded))
+	off, err := s.takeIn(g, int64(word&^crc.Superseded))
 	torn := errors.Is(err, crc.ErrSum) || errors.Is(err, crc.ErrNoRecord) || errors.Is(err, crc.ErrBounds)
 	if torn && g.end.Load() >= g.durableMark().Off && liveHolder(g.log.current.Load()) == 0 {
 		// A power cut left the tail word beyond the records. The next writer will
 		// set it right.
 		return g, nil
 	}
-	return g, err
+	return g, s.wrapRecord("follow", g, off, err)
 }
 
 // switchOver opens the generation that is at the path now.
@@ -69,17 +69,18 @@ func (s *Store) switchOver(old *generation) (*generation, error) {
 	return g, nil
 }
 
-// takeIn enters the records up to end, which the writer has published.
-func (s *Store) takeIn(g *generation, end int64) error {
+// takeIn enters the records up to end, which the writer has published. off is where
+// it met an error.
+func (s *Store) takeIn(g *generation, end int64) (off int64, err error) {
 	defer runtime.KeepAlive(g)
 	if end > g.file.Size() {
 		if err := g.refresh(); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	log := g.bytes()
 	if end > int64(len(log)) {
-		return crc.ErrBounds
+		return g.end.Load(), crc.ErrBounds
 	}
 	scan := newScanner(g, log[:end])
 	scan.off, scan.revision = g.end.Load(), g.revision.Load()
@@ -94,7 +95,7 @@ func (s *Store) takeIn(g *generation, end int64) error {
 			r, err = scan.next()
 		}
 		if err != nil {
-			return err
+			return scan.off, err
 		}
 		if len(earlier) == 0 {
 			err = s.enterRecord(g, &r)
@@ -107,10 +108,10 @@ func (s *Store) takeIn(g *generation, end int64) error {
 			}
 		}
 		if err != nil {
-			return err
+			return from, err
 		}
 	}
-	return nil
+	return scan.off, nil
 }
 
 // refresh maps what another process has added to the file.

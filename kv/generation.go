@@ -79,7 +79,8 @@ type generation struct {
 	populated int64               // guarded by growing: the pages up to it have been faulted in
 	aheadAt   atomic.Int64        // the end at which to look ahead again
 
-	missing []Range // damaged bytes that a salvage passed over; immutable after Open
+	missing []Range  // damaged bytes that a salvage passed over; immutable after Open
+	reached []uint64 // the revision before each of missing; immutable after Open
 }
 
 // before maps each key of a transaction to the offset of its record before the

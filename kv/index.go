@@ -2,6 +2,7 @@ package kv
 
 import (
 	"hash/maphash"
+	"iter"
 	"math/bits"
 	"slices"
 	"sync"
@@ -194,6 +195,27 @@ func (ix *index) probe(t *table, slots []uint64, h uint64, key []byte) (int, int
 		}
 	}
 	return -1, 0
+}
+
+// namesakes yields the offsets of the records whose slots have the tag of key and
+// lie where key's would: hardly ever another's than key's own.
+func (ix *index) namesakes(h uint64, key []byte) iter.Seq[int64] {
+	return func(yield func(off int64) bool) {
+		t := ix.table.Load()
+		slots := t.slots(t.dir[h>>t.shift].Load())
+		for d := uint64(0); d < maxProbe; d++ {
+			at := int((h+d)&t.mask) * bucketSlots
+			for i := at; i < at+bucketSlots; i++ {
+				slot := atomic.LoadUint64(&slots[i])
+				if slot>>dispShift == h>>tagShift<<2|d && slot&offMask > marker && !yield(int64(slot&offMask)<<3) {
+					return
+				}
+			}
+		}
+		if over := ix.over.Load(); over != nil {
+			over.namesakes(over.hash.sum(key), key)(yield)
+		}
+	}
 }
 
 // hint returns the offset that the first slot with h's tag names, or 0: very

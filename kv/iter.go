@@ -78,7 +78,7 @@ func (it *Iter) All() iter.Seq2[[]byte, []byte] {
 			return
 		}
 		defer v.snap.release()
-		cur := newCursor(v.g, v.end, true).at(v.snap)
+		cur := newCursor(v.g, v.end, !it.s.opts.VerifyReads).at(v.snap)
 		cur.want = func(e *codec.Entry) bool { return e.Kind == codec.Put && bytes.HasPrefix(e.Key, it.prefix) }
 		for {
 			items, err := cur.next()
@@ -86,7 +86,7 @@ func (it *Iter) All() iter.Seq2[[]byte, []byte] {
 				err = fmt.Errorf("%w: no memory to keep the snapshot", ErrFull)
 			}
 			if err != nil {
-				it.err = it.s.wrap("iterate", cur.scan.off, err)
+				it.err = it.s.wrapRecord("iterate", v.g, cur.scan.off, err)
 				return
 			}
 			if len(items) == 0 {
@@ -138,14 +138,14 @@ func (s *Store) Records(ctx context.Context) iter.Seq2[Record, error] {
 			return
 		}
 		defer v.snap.release()
-		cur := newCursor(v.g, v.end, true).at(v.snap)
+		cur := newCursor(v.g, v.end, !s.opts.VerifyReads).at(v.snap)
 		for {
 			items, err := cur.next()
 			if err == nil {
 				err = ctx.Err()
 			}
 			if err != nil {
-				yield(Record{}, s.wrap("scan", cur.scan.off, err))
+				yield(Record{}, s.wrapRecord("scan", v.g, cur.scan.off, err))
 				return
 			}
 			if len(items) == 0 {
@@ -177,14 +177,15 @@ func (s *Store) Lookup(key []byte) (r Record, err error) {
 func (s *Store) lookup(g *generation, key []byte, r *Record) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
-	off := g.find(g.index.hash.sum(key), key)
-	if _, err := s.valueAt("get", g, off); err != nil {
+	h := g.index.hash.sum(key)
+	off := g.find(h, key)
+	if _, err := s.valueAt("get", g, off, h, key); err != nil {
 		return err
 	}
 	p, _ := g.log.payload(off)
 	e, err := codec.Decode(p)
 	if err != nil {
-		return s.wrap("get", off, err)
+		return s.wrapRecord("get", g, off, err)
 	}
 	e.Key, e.Value = bytes.Clone(e.Key), append([]byte{}, e.Value...)
 	*r = s.record(&item{logRecord: logRecord{off: off, size: crc.RecordSize(len(p)), entry: e}, current: off})

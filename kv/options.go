@@ -86,12 +86,20 @@ type Options struct {
 	CompactAt float64
 	// Salvage opens a corrupt store all the same, read-only and as it is at that
 	// moment, with every record that verifies; Stats().Missing tells which bytes
-	// do not.
+	// do not, or cannot be read, and Suspects what keys they may have held. A key whose
+	// newest record is among them has the value of an earlier one, be it deleted or not,
+	// and of a transaction a part may show.
 	Salvage bool
-	// VerifyReads checks the sum of each record that a read returns, at the
-	// cost of hashing it.
+	// VerifyReads checks the sum of each record on its way to the caller, whatever
+	// reads it: Get, GetAppend, View, Has, GetMany, Lookup, Compute and
+	// CompareAndSwap, a transaction's Get and Has, and of every record that they
+	// pass, Iter and Records. Bytes that have changed beneath the open store are then
+	// ErrCorrupt, with the offset, and never a wrong value nor a key that seems
+	// absent. A Get then takes 1.16 times as long, be the value of 100 bytes or of 64
+	// KiB; Iter and Records hash the whole log. Without it the sums are checked when the
+	// store is opened, and by Verify, Compact and WriteTo.
 	VerifyReads bool
-	// Logger hears of recovery, compaction and failed syncs. Default: silent.
+	// Logger hears of recovery, compaction, failed syncs and damage. Default: silent.
 	Logger *slog.Logger
 	// Hooks are called when something happens. Default: none.
 	Hooks *Hooks
@@ -110,6 +118,12 @@ type Hooks struct {
 	Grown func(from, to int64, took time.Duration, err error)
 	// Compacted is called after each compaction.
 	Compacted func(info CompactInfo, err error)
+	// Corrupted is called when damage is found: by Open, whether it refuses the
+	// store or salvages it, by a read (see Options.VerifyReads), by Verify or Compact,
+	// or in what a read-only handle takes in. It is called once for each place, and
+	// for the first 1024 places only; Stats().Corruptions counts on. err must not be
+	// changed.
+	Corrupted func(err *CorruptError)
 }
 
 // withDefaults returns a copy in which every default is spelled out.

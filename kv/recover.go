@@ -48,7 +48,8 @@ func (s *Store) recover(g *generation, h *head) (err error) {
 
 	scan := newScanner(g, log[:min(int64(len(log)), maxFileSize)])
 	run, why, err := s.replay(g, &scan)
-	if err != nil || errors.Is(why, crc.ErrFlags) {
+	_, unreadable := why.(*mmapfile.FaultError)
+	if err != nil || errors.Is(why, crc.ErrFlags) || unreadable && !s.opts.Salvage {
 		return errors.Join(err, why)
 	}
 	g.synced.Store(min(mark.Off, g.end.Load()))
@@ -63,21 +64,28 @@ func (s *Store) recover(g *generation, h *head) (err error) {
 		promised = max(promised, scan.off+crc.Align)
 	}
 	damaged := scan.off
-	if err := s.salvage(g, &scan, run, promised); err != nil || len(g.missing) == 0 {
+	if err := s.salvage(g, &scan, run, why, promised); err != nil || len(g.missing) == 0 {
 		return err
 	}
 	corrupt := &CorruptError{Path: s.path, Ranges: slices.Clone(g.missing), What: cmp.Or(h.damage, why).Error()}
-	s.opts.Logger.Error("store is corrupt", "path", s.path, "salvage", s.opts.Salvage, "err", corrupt)
 	if s.opts.Salvage {
+		s.found(corrupt)
 		return nil
 	}
-	return &Error{Op: "open", Path: s.path, Offset: damaged, Err: corrupt}
+	return s.wrap("open", damaged, corrupt)
 }
 
 // replay enters into the index of g what scan finds, run by run. It returns where
-// the run begins of which the end was not found, and why the scan ended. err is for
-// want of memory.
+// the run begins of which the end was not found, and why the scan ended: a fault
+// too, if it is one in what was to be scanned next. err is for want of memory.
 func (s *Store) replay(g *generation, scan *scanner) (run int64, why, err error) {
+	defer func() {
+		if fault, ok := err.(*mmapfile.FaultError); ok && fault.Off >= scan.off {
+			why, err = fault, nil
+		}
+	}()
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
 	progress := s.newProgress("recover", int64(len(scan.log)))
 	for {
 		run = scan.off
@@ -131,27 +139,31 @@ func (s *Store) enterRecord(g *generation, r *logRecord) error {
 	return nil
 }
 
-// salvage goes on where replay ended, within a run that begins at run: it notes
-// the damaged ranges in g.missing, and enters what verifies, be it a part of a
-// transaction. Damage at or beyond durable with nothing behind it is a torn tail.
-func (s *Store) salvage(g *generation, scan *scanner, run, durable int64) error {
-	budget := 4*int64(len(scan.log)) + 64<<20
+// salvage goes on where replay ended, for the reason why, within a run that begins
+// at run: it notes the damaged ranges in g.missing, and enters what verifies, be it
+// a part of a transaction. Damage at or beyond durable with nothing behind it is a
+// torn tail, unless it is a page that cannot be read: nobody knows what that holds.
+func (s *Store) salvage(g *generation, scan *scanner, run int64, why error, durable int64) (err error) {
 	for {
 		from := scan.off
-		found := scan.resync(&budget)
-		if !found && from >= durable {
+		found := scan.resync()
+		if fault, ok := why.(*mmapfile.FaultError); ok {
+			scan.search.lose(fault.Off)
+		}
+		end := max(durable, min(scan.search.lostEnd(), int64(len(scan.log))))
+		if !found && from >= end {
 			return nil
 		}
 		if err := s.enterSpan(g, scan.log, run, from); err != nil {
 			return err
 		}
+		g.reached = append(g.reached, scan.revision)
 		if !found {
-			g.missing = append(g.missing, Range{Off: from, Len: durable - from})
+			g.missing = append(g.missing, Range{Off: from, Len: end - from})
 			return nil
 		}
 		g.missing = append(g.missing, Range{Off: from, Len: scan.off - from})
-		var err error
-		if run, _, err = s.replay(g, scan); err != nil {
+		if run, why, err = s.replay(g, scan); err != nil {
 			return err
 		}
 	}

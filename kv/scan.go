@@ -2,9 +2,11 @@ package kv
 
 import (
 	"errors"
+	"os"
 
 	"github.com/mmapkv/mmapkv/codec"
 	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/mmapfile"
 )
 
 // errOrder: a record that verifies has a revision that is not above the one
@@ -23,7 +25,8 @@ type logRecord struct {
 
 // scanner reads the records of a log in order.
 type scanner struct {
-	log      []byte // the file's bytes from 0 to where the scan ends
+	mapped   *mmapfile.File // whose faults resync passes over
+	log      []byte         // the file's bytes from 0 to where the scan ends
 	salt     uint64
 	base     uint64 // revision of the store when the generation began
 	off      int64  // of the next record
@@ -32,21 +35,18 @@ type scanner struct {
 
 	trusted bool    // look at no sum: the records verified when they were entered
 	missing []Range // damaged ranges to pass over
+	search  *search // nil: no damage has been met so far
 }
 
 func newScanner(g *generation, log []byte) scanner {
-	missing := g.missing
-	if len(missing) > 0 && missing[0] == immutablePart {
-		missing = missing[1:]
-	}
-	return scanner{log: log, salt: g.header.Salt, base: g.header.BaseRevision, off: crc.HeaderSize, missing: missing}
+	return scanner{mapped: g.mapped, log: log, salt: g.header.Salt, base: g.header.BaseRevision, off: crc.HeaderSize, missing: g.missing}
 }
 
 // next returns the next record. Where none verifies it returns the reason and
 // stays where it is.
 func (c *scanner) next() (r logRecord, err error) {
-	if len(c.missing) > 0 && c.missing[0].Off == c.off {
-		c.off += c.missing[0].Len
+	for len(c.missing) > 0 && c.missing[0].Off <= c.off {
+		c.off = max(c.off, c.missing[0].Off+c.missing[0].Len)
 		c.missing = c.missing[1:]
 	}
 	r, err = c.afterGap()
@@ -63,9 +63,12 @@ func (c *scanner) next() (r logRecord, err error) {
 // at returns the record at off.
 func (c *scanner) at(off int64) (r logRecord, err error) {
 	var rec crc.Record
-	if c.trusted {
+	switch {
+	case c.trusted:
 		rec, err = crc.Read(c.log, off)
-	} else {
+	case c.search != nil:
+		rec, err = c.search.verify(c, off)
+	default:
 		rec, err = crc.Verify(c.log, off, c.salt)
 	}
 	if err != nil {
@@ -74,7 +77,7 @@ func (c *scanner) at(off int64) (r logRecord, err error) {
 	if r.entry, err = codec.Decode(rec.Payload); err != nil {
 		return r, err
 	}
-	if r.entry.Revision <= c.revision || r.entry.Revision > maxRevision {
+	if !c.follows(r.entry.Revision) {
 		return r, errOrder
 	}
 	r.off, r.size, r.more, r.payload = off, rec.Size, rec.Flags&crc.FlagMore != 0, rec.Payload
@@ -101,26 +104,47 @@ func (c *scanner) afterGap() (logRecord, error) {
 	return r, nil
 }
 
+// follows tells whether the next record may have that revision.
+func (c *scanner) follows(revision uint64) bool {
+	return revision > c.revision && revision <= maxRevision
+}
+
 // resync moves to the next offset at which a record verifies, and tells whether
 // there is one. The sum binds each record to its file and its offset, so none is
-// found where none was written. budget bounds the bytes summed on the way, for a
-// file may be made of claims.
-func (c *scanner) resync(budget *int64) bool {
-	for off := c.off + crc.Align; off < int64(len(c.log)); off += crc.Align {
-		if !crc.Plausible(c.log, off) {
-			continue
+// found where none was written. Pages that cannot be read are passed over. From
+// here on the scanner bounds what it sums in vain.
+func (c *scanner) resync() bool {
+	if c.search == nil {
+		c.search = newSearch(int64(len(c.log)))
+	}
+	for at := c.off + crc.Align; ; {
+		found, err := c.seek(&at)
+		fault, ok := err.(*mmapfile.FaultError)
+		if !ok {
+			c.off = at
+			return found
 		}
-		if p, _ := crc.Payload(c.log, off); int64(len(p)) <= *budget {
-			*budget -= int64(len(p))
-		} else {
-			continue
-		}
-		probe := scanner{log: c.log, salt: c.salt, off: off, revision: c.revision}
-		if _, err := probe.next(); err == nil {
-			c.off = off
-			return true
+		page, again := c.search.lose(fault.Off)
+		switch {
+		case page-at < crc.FrameSize: // no frame before the end of the page can be read
+			at = max(at+crc.Align, page+int64(os.Getpagesize()))
+		case again:
+			at += crc.Align
 		}
 	}
-	c.off = int64(len(c.log))
-	return false
+}
+
+// seek steps *at on to where a record verifies, or to the end of the log.
+func (c *scanner) seek(at *int64) (found bool, err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(c.mapped, &err)
+	for ; *at < int64(len(c.log)); *at += crc.Align {
+		if crc.Plausible(c.log, *at) {
+			if _, err := c.search.verify(c, *at); err == nil {
+				return true, nil
+			}
+		}
+	}
+	*at = int64(len(c.log))
+	return false, nil
 }

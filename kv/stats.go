@@ -28,6 +28,10 @@ type Stats struct {
 	DurableRevision uint64 // mutations up to it are
 
 	Syncs, Grows, Compactions uint64
+	// Corruptions counts how often damage was met: by Open, by reads (see
+	// Options.VerifyReads), Verify and Compact, and in what a read-only handle takes
+	// in. What is met twice counts twice.
+	Corruptions uint64
 
 	Missing  []Range // what Options.Salvage passed over
 	Poisoned error   // ErrPoisoned, wrapping the sync that failed; or nil
@@ -35,22 +39,23 @@ type Stats struct {
 
 // Stats returns the figures of now. They are read one by one while writers go
 // on, so that they need not fit each other to the byte. After Close, and where a
-// read would fail, they are 0.
+// read would fail, they are 0, but for Corruptions.
 func (s *Store) Stats() Stats {
 	g, err := s.enter()
 	if err != nil {
-		return Stats{}
+		return Stats{Corruptions: s.corruptions.count.Load()}
 	}
 	durable, err := s.durable(g)
 	if err != nil {
-		return Stats{}
+		return Stats{Corruptions: s.corruptions.count.Load()}
 	}
 	return Stats{
 		Keys: g.index.keys.Load(), Records: g.count.Load(), Revision: g.revision.Load(), Generation: g.header.Generation,
 		LiveBytes: g.live.Load(), DeadBytes: g.dead(), Tail: g.end.Load(), FileBytes: g.file.Size(), IndexBytes: g.index.bytes(),
 		DurableTail: durable.Off, DurableRevision: durable.Revision,
 		Syncs: s.syncs.Load(), Grows: s.grows.Load(), Compactions: s.compactions.Load(),
-		Missing: append([]Range(nil), g.missing...), Poisoned: s.poisoned(),
+		Corruptions: s.corruptions.count.Load(),
+		Missing:     append([]Range(nil), g.missing...), Poisoned: s.poisoned(),
 	}
 }
 

@@ -55,6 +55,7 @@ type Store struct {
 	compactFrom   atomic.Int64 // dead bytes at which the next one may start by itself
 
 	syncs, grows, compactions atomic.Uint64
+	corruptions               corruptions
 }
 
 // Open opens the store at path, and creates it if there is none and opts do not
@@ -186,7 +187,7 @@ func (s *Store) load(f file) (*generation, error) {
 	g := newGeneration(f, h.Header)
 	g.marks, g.marksSynced = h.nextMark, h.nextMark
 	if h.damage != nil {
-		g.missing = append(g.missing, immutablePart)
+		g.missing, g.reached = append(g.missing, immutablePart), append(g.reached, 0)
 	}
 	return g, s.recover(g, &h)
 }

@@ -70,16 +70,18 @@ func (s *Store) verifyLog(ctx context.Context, v *view, r *verification) error {
 	cur := newCursor(v.g, v.end, false).at(v.snap)
 	cur.current = func(h uint64, key []byte, _ int64) int64 { return v.snap.find(h, key) }
 	more := false
-	budget := 4*v.end + 64<<20
 	for {
 		items, err := cur.next()
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
-			r.violate(cur.scan.off, "record: %v", err)
-			if found, err := cur.resync(&budget); !found {
-				return err
+			off := cur.scan.off
+			r.violate(off, "record: %v", err)
+			found := cur.scan.resync()
+			s.found(&CorruptError{Path: s.path, Ranges: []Range{{Off: off, Len: cur.scan.off - off}}, What: err.Error()})
+			if !found {
+				return nil
 			}
 			continue
 		case len(items) == 0:
@@ -182,7 +184,7 @@ func (s *Store) WriteTo(w io.Writer) (n int64, err error) {
 	}
 	n, err = s.writeLog(w, v)
 	runtime.KeepAlive(v.g)
-	return n, s.wrap("write", n, err)
+	return n, wrapError("write", s.path, n, err) // what is left is w's own, or a fault
 }
 
 const copyChunk = 1 << 20 // bytes given to a Writer at once, at least
@@ -198,7 +200,10 @@ func (s *Store) writeLog(w io.Writer, v *view) (n int64, err error) {
 	n = int64(written)
 	scan := newScanner(v.g, v.g.bytes()[:v.end])
 	for err == nil && scan.off < v.end {
-		if _, err = scan.next(); err == nil && (scan.off-n >= copyChunk || scan.off == v.end) {
+		if _, err = scan.next(); err != nil {
+			return n, s.wrapRecord("write", v.g, scan.off, err)
+		}
+		if scan.off-n >= copyChunk || scan.off == v.end {
 			written, err = w.Write(scan.log[n:scan.off])
 			n += int64(written)
 		}

@@ -36,7 +36,7 @@ damage: the next Open for writing cuts it off.`,
 				err = t.print(report.print)
 			}
 			if n := len(report.Violations); n > 0 && err == nil {
-				err = fmt.Errorf("%s: %w: violations: %d; restore a backup, or save what is left with kvtool export --salvage", args[0], kv.ErrCorrupt, n)
+				err = fmt.Errorf("%s: %w: violations: %d; restore a backup, or write what is left into a new store with kvtool repair", args[0], kv.ErrCorrupt, n)
 			}
 			return err
 		}),
@@ -55,7 +55,7 @@ func (t *tool) check(ctx context.Context, path string) (*checkReport, error) {
 		return err
 	}
 	err := t.read(path, reading{}, verify)
-	if report == nil && errors.Is(err, kv.ErrCorrupt) {
+	if report == nil && (errors.Is(err, kv.ErrCorrupt) || errors.Is(err, kv.ErrFault)) {
 		err = t.read(path, reading{salvage: true}, verify)
 	}
 	if report != nil && len(report.Violations) > 0 && errors.Is(err, kv.ErrCorrupt) {

@@ -141,6 +141,12 @@ func (i *importer) line(line []byte) error {
 		i.expired++
 		return nil
 	}
+	return i.add(e)
+}
+
+// add puts an entry into the store, now or with the batch. It belongs to the
+// importer from here on.
+func (i *importer) add(e entry) (err error) {
 	size := int64(len(e.key) + len(e.value))
 	if size >= batchBytes {
 		// By itself: the largest of values does not fit into a transaction.

@@ -51,6 +51,50 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
+// Goal: a repair that is interrupted leaves nothing behind, of a sound store and of a
+// damaged one. Method: a context that is over already.
+func TestInterruptedRepair(t *testing.T) {
+	for _, damaged := range []bool{false, true} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "s.mmkv")
+		s, err := kv.Open(path, nil)
+		if err == nil {
+			err = errors.Join(s.Put([]byte("a"), []byte("1")), s.Put([]byte("b"), []byte("a text")), s.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if damaged {
+			b[bytes.Index(b, []byte("a text"))] ^= 1
+			if err := os.WriteFile(path, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer null.Close()
+		root := (&tool{in: null, out: null, err: null}).root()
+		root.SetArgs([]string{"repair", path, "--output", filepath.Join(dir, "new.mmkv")})
+		if err := root.ExecuteContext(ctx); !errors.Is(err, context.Canceled) || exitCode(err) != exitError {
+			t.Errorf("damaged %v: error %v", damaged, err)
+		}
+		if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, b) {
+			t.Errorf("damaged %v: the store has changed, %v", damaged, err)
+		}
+		if names, err := os.ReadDir(dir); err != nil || len(names) != 1 {
+			t.Errorf("damaged %v: left behind: %v, %v", damaged, names, err)
+		}
+	}
+}
+
 // Goal: a compaction that is interrupted leaves the store as it was and nothing
 // beside it. Method: a context that is over already.
 func TestInterruptedCompaction(t *testing.T) {

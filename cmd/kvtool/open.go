@@ -16,6 +16,8 @@ import (
 // reading are the flags of a verb that reads.
 type reading struct {
 	salvage bool
+
+	verify bool // not a flag: check each record again as it is read
 }
 
 func (r *reading) flags(cmd *cobra.Command) {
@@ -28,7 +30,7 @@ func (r *reading) flags(cmd *cobra.Command) {
 func (t *tool) read(path string, r reading, fn func(s *kv.Store) error) error {
 	bar := t.progress()
 	defer bar.end()
-	s, err := kv.Open(path, &kv.Options{ReadOnly: true, Salvage: r.salvage, Hooks: &kv.Hooks{Progress: bar.at}})
+	s, err := kv.Open(path, &kv.Options{ReadOnly: true, Salvage: r.salvage, VerifyReads: r.verify, Hooks: &kv.Hooks{Progress: bar.at}})
 	if err != nil {
 		return advise(err)
 	}
@@ -116,8 +118,8 @@ func (t *tool) write(path string, w writing, fn func(s *kv.Store) error) error {
 
 // advise adds to an error of Open what the operator can do with this tool.
 func advise(err error) error {
-	if damage := (*kv.CorruptError)(nil); errors.As(err, &damage) {
-		return fmt.Errorf("%w; kvtool check lists the damage, kvtool export --salvage prints what is left", err)
+	if damage := (*kv.CorruptError)(nil); errors.As(err, &damage) || errors.Is(err, kv.ErrFault) {
+		return fmt.Errorf("%w; kvtool check lists the damage, kvtool repair writes what is left into a new store", err)
 	}
 	return err
 }

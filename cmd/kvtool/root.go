@@ -22,8 +22,8 @@ func (t *tool) root() *cobra.Command {
 		Short: "Look into, check and maintain mmapkv stores",
 		Long: `Kvtool works on the stores of mmapkv, embedded key-value stores of one file each.
 
-The verbs that read (get, scan, info, inspect, check, export) take no lock: they
-work while another process writes the store, and none of them ever creates one.
+The verbs that read (get, scan, info, inspect, check, export, repair) take no lock: they
+work while another process writes the store, and none of them changes it.
 The verbs that write (set, delete, import, compact) need that no other process
 has the store open for writing; --wait gives it time to let go.
 
@@ -39,7 +39,7 @@ Data goes to stdout, all else to stderr. The exit codes: kvtool help exit-codes.
 	root.AddCommand(
 		t.getVerb(), t.setVerb(), t.deleteVerb(), t.scanVerb(),
 		t.infoVerb(), t.inspectVerb(), t.checkVerb(), t.compactVerb(),
-		t.exportVerb(), t.importVerb(),
+		t.exportVerb(), t.importVerb(), t.repairVerb(),
 		t.demoVerb(), t.demoWriterVerb(), t.versionVerb(), exitCodesTopic(),
 	)
 	root.SetHelpCommand(helpVerb(root))

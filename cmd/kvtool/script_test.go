@@ -23,7 +23,7 @@ func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"code": code, "flip": flip, "cut": cut, "json": jsonField, "await": await, "columns": columns,
+			"code": code, "flip": flip, "cut": cut, "append": appendText, "json": jsonField, "await": await, "columns": columns,
 		},
 		Setup: func(env *testscript.Env) error {
 			// The race detector makes each process wait for a second when it ends.
@@ -71,6 +71,11 @@ func cut(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.ParseInt(args[1], 10, 64)
 	ts.Check(err)
 	ts.Check(os.Truncate(ts.MkAbs(args[0]), n))
+}
+
+// append FILE TEXT puts text behind what a file holds.
+func appendText(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(ts.ReadFile(args[0])+args[1]), 0o600))
 }
 
 // json FILE PATH WANT looks at one field, a.b.0.c, of a file of one JSON object; the
