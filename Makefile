@@ -52,12 +52,13 @@ modules:
 # Every fuzz target for FUZZTIME.
 fuzz:
 	@for p in $$($(GO) list $(ALL)); do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
-		echo "fuzz $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
+		echo "fuzz $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$p || exit 1; done; done
 
 # The crash tests, at N times their usual length.
 crash:
 	$(GO) test ./kv -run 'TestPowerCut$$' -count 1 -timeout 0 -cuts $$((1000 * $(N))) -v
-	$(GO) test ./tests -run 'Kill|Model|Damage|Truncat|Flip|Older|Forged|Salvage|Torn|Claims|Full' -count 1 -timeout 0 -scale $(N) -v
+	$(GO) test ./tests -run 'Kill|Model|Damage|Truncat|Flip|Older|Forge|Salvage|Torn|Claims|Full|Accident|Beneath|Stray' -count 1 -timeout 0 \
+		-scale $(N) -kills $$((100 * $(N))) -accidents $$((200 * $(N))) -v
 
 bench:
 	$(GO) test ./kv -run '^$$' -bench . -count 5

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"math"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -369,7 +370,15 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, p []byte) {
 		codec.Key(p)
 		codec.Value(p)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
 		e, err := codec.Decode(p)
+		runtime.ReadMemStats(&after)
+		// Nothing but an error is allocated, whatever lengths p claims. The rest is for
+		// what else runs.
+		if n := after.TotalAlloc - before.TotalAlloc; n > 64<<10 {
+			t.Errorf("%d bytes allocated for %d", n, len(p))
+		}
 		slow, slowErr := codec.DecodeSlowly(p)
 		if !same(&e, &slow) || (err == nil) != (slowErr == nil) {
 			t.Errorf("the short way: %+v, %v, the long way: %+v, %v", e, err, slow, slowErr)

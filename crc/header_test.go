@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -184,7 +185,14 @@ func FuzzDecodeHeader(f *testing.F) {
 		if len(sector)%2 == 0 {
 			resumHeader(b)
 		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
 		h, err := crc.DecodeHeader(b)
+		runtime.ReadMemStats(&after)
+		// Nothing but an error is allocated. The rest is for what else runs.
+		if n := after.TotalAlloc - before.TotalAlloc; n > 64<<10 {
+			t.Errorf("%d bytes allocated", n)
+		}
 		if err == nil && !bytes.Equal(encoded(h)[:crc.ImmutableSize], b[:crc.ImmutableSize]) {
 			t.Errorf("%+v is encoded otherwise", h)
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"runtime"
 	"testing"
 
 	"github.com/cespare/xxhash/v2"
@@ -338,7 +339,14 @@ func FuzzVerify(f *testing.F) {
 	f.Fuzz(func(t *testing.T, records []byte, off int64) {
 		log := append(make([]byte, crc.HeaderSize), records...)
 		checkReaders(t, log, off)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
 		rec, err := crc.Verify(log, off, salt)
+		runtime.ReadMemStats(&after)
+		// Nothing but an error is allocated, whatever length the record claims. The rest is for what else runs.
+		if n := after.TotalAlloc - before.TotalAlloc; n > 64<<10 {
+			t.Errorf("offset %d: %d bytes allocated for %d", off, n, len(log))
+		}
 		if err == nil {
 			again := bytes.Clone(log)
 			crc.Seal(again[off:], len(rec.Payload), rec.Flags, salt, off)

@@ -333,6 +333,9 @@ func (c *compaction) replace() (durable uint64, err error) {
 	if _, err := s.writable(); err != nil {
 		return 0, err
 	}
+	if c.empty && revision == maxRevision {
+		return 0, errRevisions
+	}
 	if c.empty {
 		revision++ // to clear is a mutation
 		err = c.create(revision, 0)

@@ -63,16 +63,24 @@ func (c *cursor) now() *cursor {
 // next returns the next records, none at the end. They alias the mapping. An
 // error is why the record at scan.off cannot be read.
 func (c *cursor) next() (items []item, err error) {
+	c.batch = c.batch[:0]
+	if err := c.read(); err != nil && len(c.batch) == 0 {
+		return nil, err // else first those that could be read
+	}
+	if err := c.resolve(); err != nil {
+		return nil, err
+	}
+	return c.batch, nil
+}
+
+// read reads records into the batch.
+func (c *cursor) read() (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(c.g.mapped, &err)
-	c.batch = c.batch[:0]
 	for len(c.batch) < cursorBatch && c.scan.off < int64(len(c.scan.log)) {
 		r, err := c.scan.next()
 		if err != nil {
-			if len(c.batch) > 0 {
-				break // first those that could be read
-			}
-			return nil, err
+			return err
 		}
 		it := item{logRecord: r}
 		if c.want == nil || c.want(&r.entry) {
@@ -81,6 +89,13 @@ func (c *cursor) next() (items []item, err error) {
 			c.batch = append(c.batch, it)
 		}
 	}
+	return nil
+}
+
+// resolve finds out which records of the batch are current.
+func (c *cursor) resolve() (err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(c.g.mapped, &err)
 	touched := 0
 	for i := range c.batch {
 		it := &c.batch[i]
@@ -89,7 +104,7 @@ func (c *cursor) next() (items []item, err error) {
 	}
 	runtime.KeepAlive(touched)
 	runtime.KeepAlive(c.g)
-	return c.batch, nil
+	return nil
 }
 
 // touch reads a byte of each page of v, so that a page which cannot be had faults

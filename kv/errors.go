@@ -113,6 +113,7 @@ var publicErrors = []struct{ low, public error }{
 	{crc.ErrSum, ErrCorrupt},
 	{codec.ErrEntry, ErrCorrupt},
 	{errOrder, ErrCorrupt},
+	{errTwoHeaders, ErrCorrupt},
 }
 
 // wrap makes err the *Error of operation op. Every error leaves the package

@@ -2,6 +2,8 @@ package kv
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"maps"
 	"runtime"
 
@@ -63,6 +65,10 @@ func (s *Store) switchOver(old *generation) (*generation, error) {
 	g, err := s.openGeneration()
 	if err != nil {
 		return nil, err
+	}
+	if g.header.StoreID != old.header.StoreID {
+		g.file.Close()
+		return nil, fmt.Errorf("the path no longer names this store's file: %w", fs.ErrNotExist)
 	}
 	s.gen.Store(g)
 	old.file.Close()

@@ -26,19 +26,17 @@ func (m *mapping) payload(off int64) ([]byte, bool) {
 }
 
 func (m *mapping) keyIs(off int64, key []byte) bool {
-	p, ok := m.payload(off)
-	if !ok {
-		return false
-	}
-	k, ok := codec.Key(p)
+	k, ok := m.key(off)
 	return ok && bytes.Equal(k, key)
 }
 
 // key returns the key of the record at off, which is in the index.
-func (m *mapping) key(off int64) []byte {
-	p, _ := m.payload(off)
-	k, _ := codec.Key(p)
-	return k
+func (m *mapping) key(off int64) (key []byte, ok bool) {
+	p, ok := m.payload(off)
+	if !ok {
+		return nil, false
+	}
+	return codec.Key(p)
 }
 
 // generation is one file and what is derived from it. Readers hold on to it for
@@ -105,7 +103,8 @@ func newGeneration(f file, h crc.Header) *generation {
 	return g
 }
 
-// find returns the offset of the current record of key, or 0.
+// find returns the offset of the current record of key, or 0, or what index.find
+// returns for a record that has changed.
 func (g *generation) find(h uint64, key []byte) int64 {
 	off := g.index.find(h, key)
 	// A slot of a transaction can only have been seen after applying was set, so
@@ -199,7 +198,7 @@ type clock struct {
 func (c *clock) stamp() int64 { return c.newest.Load() / 1000 }
 
 // seen makes the clock at least a stamp.
-func (c *clock) seen(stamp int64) { c.advance(min(stamp, math.MaxInt64/1000) * 1000) }
+func (c *clock) seen(stamp int64) { c.advance(max(0, min(stamp, math.MaxInt64/1000)) * 1000) }
 
 // tick makes the clock at least the present.
 func (c *clock) tick() { c.advance(time.Now().UnixMilli()) }

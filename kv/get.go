@@ -38,8 +38,7 @@ func (s *Store) read(op string, key []byte, fn func(value []byte) error) error {
 func (s *Store) readGuarded(op string, g *generation, key []byte, fn func(value []byte) error) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
-	h := g.index.hash.sum(key)
-	v, err := s.valueAt(op, g, g.find(h, key), h, key)
+	v, err := s.valueAt(op, g, g.find(g.index.hash.sum(key), key))
 	if err != nil {
 		return err
 	}
@@ -55,17 +54,19 @@ func (s *Store) wrapFault(op string, err error) error {
 	return err
 }
 
-// valueAt returns the value of key, whose hash is h and whose record find found at
-// off. It aliases the mapping. It is ErrNotFound where off is 0 or the entry has
-// expired.
-func (s *Store) valueAt(op string, g *generation, off int64, h uint64, key []byte) ([]byte, error) {
-	if s.opts.VerifyReads {
-		if err := s.verifyFound(op, g, off, h, key); err != nil {
-			return nil, err
-		}
-	}
+// valueAt returns the value of the record at off, aliasing the mapping, or
+// ErrNotFound where off, which find returned, is 0 or the entry has expired.
+func (s *Store) valueAt(op string, g *generation, off int64) ([]byte, error) {
 	if off == 0 {
 		return nil, ErrNotFound
+	}
+	if off < 0 {
+		return nil, s.wrapRecord(op, g, -off, errChanged)
+	}
+	if s.opts.VerifyReads {
+		if _, err := crc.Verify(g.bytes(), off, g.header.Salt); err != nil {
+			return nil, s.wrapRecord(op, g, off, err)
+		}
 	}
 	p, _ := g.log.payload(off)
 	v, deadline, ok := codec.Value(p)
@@ -77,24 +78,6 @@ func (s *Store) valueAt(op string, g *generation, off int64, h uint64, key []byt
 		return nil, ErrNotFound
 	}
 	return v, nil
-}
-
-// verifyFound checks the sum of the record at off, which find found for key. If it
-// found none, the record of key may be one whose key or length is damaged: then the
-// slot that names it has key's tag all the same.
-func (s *Store) verifyFound(op string, g *generation, off int64, h uint64, key []byte) error {
-	if off != 0 {
-		if _, err := crc.Verify(g.bytes(), off, g.header.Salt); err != nil {
-			return s.wrapRecord(op, g, off, err)
-		}
-		return nil
-	}
-	for off := range g.index.namesakes(h, key) {
-		if _, err := crc.Verify(g.bytes(), off, g.header.Salt); err != nil { // bytes after off, as in payload
-			return s.wrapRecord(op, g, off, err)
-		}
-	}
-	return nil
 }
 
 var errChanged = fmt.Errorf("%w: the file was changed beneath the open store", ErrCorrupt)
@@ -225,7 +208,7 @@ func (s *Store) getBatch(g *generation, keys [][]byte, first int, fn func(i int,
 		if i > 0 && s.gen.Load() != g {
 			return i, nil
 		}
-		v, err := s.valueAt("get", g, g.find(hashes[i], key), hashes[i], key)
+		v, err := s.valueAt("get", g, g.find(hashes[i], key))
 		if err != nil && err != ErrNotFound {
 			return i, err
 		}

@@ -17,6 +17,9 @@ const (
 	allocateAlign = 4096
 )
 
+// errRevisions: only a file that was made so can come to it.
+var errRevisions = fmt.Errorf("%w: the revisions are used up", ErrFull)
+
 // extentAfter is how much a file of the given length grows by.
 func extentAfter(size int64) int64 { return min(max(size, minExtent), maxExtent) }
 
@@ -25,6 +28,9 @@ func extentAfter(size int64) int64 { return min(max(size, minExtent), maxExtent)
 // do, for the next extent is allocated, mapped and faulted in ahead of time. The
 // caller holds mu.
 func (s *Store) room(g *generation, need int64, keys int) error {
+	if g.revision.Load() > maxRevision-uint64(keys) {
+		return errRevisions
+	}
 	end := g.end.Load()
 	if need > int64(len(g.bytes()))-end {
 		if err := s.grow(g, end, need); err != nil {

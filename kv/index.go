@@ -2,7 +2,6 @@ package kv
 
 import (
 	"hash/maphash"
-	"iter"
 	"math/bits"
 	"slices"
 	"sync"
@@ -154,13 +153,15 @@ func (t *table) slots(entry uint64) []uint64 {
 	return t.chunks[id/chunkSegments].words[base : base+int(t.mask+1)*bucketSlots]
 }
 
-// find returns the offset of the record with key, whose hash is h, or 0. It
-// takes no lock and never waits.
+// find returns the offset of the record with key, whose hash is h, or 0; or, where
+// that cannot be told because a record has changed beneath the index, the changed
+// record's offset, negated. It takes no lock and never waits.
 func (ix *index) find(h uint64, key []byte) int64 {
 	for {
 		t := ix.table.Load()
 		entry := t.dir[h>>t.shift].Load()
-		if pos, off := ix.probe(t, t.slots(entry), h, key); pos >= 0 {
+		pos, off := ix.probe(t, t.slots(entry), h, key)
+		if pos >= 0 {
 			return off
 		}
 		if over := ix.over.Load(); over != nil {
@@ -169,14 +170,16 @@ func (ix *index) find(h uint64, key []byte) int64 {
 			}
 		}
 		if t.dir[h>>t.shift].Load() == entry && ix.table.Load() == t {
-			return 0
+			return off
 		}
 	}
 }
 
-// probe looks for key in the slots of its segment: position and offset, or -1.
+// probe looks for key in the slots of its segment: position and offset, or -1 and
+// what find returns for a key that is not there.
 func (ix *index) probe(t *table, slots []uint64, h uint64, key []byte) (int, int64) {
 	want := h >> tagShift << 2
+	missed := int64(0)
 	for d := uint64(0); d < maxProbe; d++ {
 		at := int((h+d)&t.mask) * bucketSlots
 		bucket := (*[bucketSlots]uint64)(slots[at : at+bucketSlots])
@@ -184,8 +187,12 @@ func (ix *index) probe(t *table, slots []uint64, h uint64, key []byte) (int, int
 		for i := range bucket {
 			slot := atomic.LoadUint64(&bucket[i])
 			if slot>>dispShift == want|d && slot&offMask > marker {
-				if off := int64(slot&offMask) << 3; ix.log.keyIs(off, key) {
+				off := int64(slot&offMask) << 3
+				if ix.log.keyIs(off, key) {
 					return at + i, off
+				}
+				if !ix.tagIs(slot, off) {
+					missed = -off
 				}
 			}
 			empty = empty || slot == 0
@@ -194,28 +201,15 @@ func (ix *index) probe(t *table, slots []uint64, h uint64, key []byte) (int, int
 			break
 		}
 	}
-	return -1, 0
+	return -1, missed
 }
 
-// namesakes yields the offsets of the records whose slots have the tag of key and
-// lie where key's would: hardly ever another's than key's own.
-func (ix *index) namesakes(h uint64, key []byte) iter.Seq[int64] {
-	return func(yield func(off int64) bool) {
-		t := ix.table.Load()
-		slots := t.slots(t.dir[h>>t.shift].Load())
-		for d := uint64(0); d < maxProbe; d++ {
-			at := int((h+d)&t.mask) * bucketSlots
-			for i := at; i < at+bucketSlots; i++ {
-				slot := atomic.LoadUint64(&slots[i])
-				if slot>>dispShift == h>>tagShift<<2|d && slot&offMask > marker && !yield(int64(slot&offMask)<<3) {
-					return
-				}
-			}
-		}
-		if over := ix.over.Load(); over != nil {
-			over.namesakes(over.hash.sum(key), key)(yield)
-		}
-	}
+// tagIs tells whether the record at off, which slot names, has a key of the slot's
+// tag. It always has, unless the file was changed beneath: a key that is not found
+// then may be the one that was there.
+func (ix *index) tagIs(slot uint64, off int64) bool {
+	k, ok := ix.log.key(off)
+	return ok && ix.hash.sum(k)>>tagShift == slot>>tagShift
 }
 
 // hint returns the offset that the first slot with h's tag names, or 0: very
@@ -262,7 +256,7 @@ func (ix *index) put(h uint64, key []byte, off int64) (int64, error) {
 			return old, nil
 		}
 		if over := ix.over.Load(); over != nil {
-			if oh := over.hash.sum(key); over.find(oh, key) != 0 {
+			if oh := over.hash.sum(key); over.find(oh, key) > 0 {
 				over.mu.Lock()
 				defer over.mu.Unlock()
 				return over.put(oh, key, off)

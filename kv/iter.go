@@ -65,8 +65,10 @@ func (s *Store) Iter(prefix []byte) *Iter {
 // yields nothing, and Err is then ErrClosed. The cost is that of reading the log
 // once, whatever the prefix. An Iter is for one goroutine.
 //
-// What cannot be read ends the loop, with an error; but a page that is lost while
-// the body reads it (the file is cut short just then) ends the program.
+// What cannot be read ends the loop, with an error, and so does a key that is gone
+// because the file was changed beneath (with a prefix, VerifyReads tells that). But
+// a page that is lost while the body reads it (the file is cut short just then)
+// ends the program.
 func (it *Iter) All() iter.Seq2[[]byte, []byte] {
 	return func(yield func(key, value []byte) bool) {
 		v := it.view
@@ -80,10 +82,13 @@ func (it *Iter) All() iter.Seq2[[]byte, []byte] {
 		defer v.snap.release()
 		cur := newCursor(v.g, v.end, !it.s.opts.VerifyReads).at(v.snap)
 		cur.want = func(e *codec.Entry) bool { return e.Kind == codec.Put && bytes.HasPrefix(e.Key, it.prefix) }
-		for {
+		for left := v.keys; ; {
 			items, err := cur.next()
-			if err == nil && v.snap.isBroken() {
+			switch {
+			case err == nil && v.snap.isBroken():
 				err = fmt.Errorf("%w: no memory to keep the snapshot", ErrFull)
+			case err == nil && len(items) == 0 && len(it.prefix) == 0 && left != 0:
+				err = errChanged // a key is not the one that it was
 			}
 			if err != nil {
 				it.err = it.s.wrapRecord("iterate", v.g, cur.scan.off, err)
@@ -93,7 +98,11 @@ func (it *Iter) All() iter.Seq2[[]byte, []byte] {
 				return
 			}
 			for i := range items {
-				if e := &items[i].entry; items[i].live() && !it.s.clock.expired(e.Expiry) && !it.yield(e, yield) {
+				if !items[i].live() {
+					continue
+				}
+				left--
+				if e := &items[i].entry; !it.s.clock.expired(e.Expiry) && !it.yield(e, yield) {
 					return
 				}
 			}
@@ -177,9 +186,8 @@ func (s *Store) Lookup(key []byte) (r Record, err error) {
 func (s *Store) lookup(g *generation, key []byte, r *Record) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
-	h := g.index.hash.sum(key)
-	off := g.find(h, key)
-	if _, err := s.valueAt("get", g, off, h, key); err != nil {
+	off := g.find(g.index.hash.sum(key), key)
+	if _, err := s.valueAt("get", g, off); err != nil {
 		return err
 	}
 	p, _ := g.log.payload(off)

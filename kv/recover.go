@@ -46,6 +46,12 @@ func (s *Store) recover(g *generation, h *head) (err error) {
 		}
 	}
 
+	if h.unmarked && !s.opts.SyncAligned { // with it, the page may have been in flight
+		// Torn or damaged, nobody can tell: nothing is dropped. With no log at all,
+		// nobody can tell that there was none.
+		promised = max(promised, writtenEnd(log), crc.HeaderSize+crc.Align)
+	}
+
 	scan := newScanner(g, log[:min(int64(len(log)), maxFileSize)])
 	run, why, err := s.replay(g, &scan)
 	_, unreadable := why.(*mmapfile.FaultError)
@@ -73,6 +79,12 @@ func (s *Store) recover(g *generation, h *head) (err error) {
 		return nil
 	}
 	return s.wrap("open", damaged, corrupt)
+}
+
+// writtenEnd returns the end of the last word of log that is not zero.
+func writtenEnd(log []byte) int64 {
+	n := len(bytes.TrimRight(log, "\x00"))
+	return min(int64(n+crc.Align-1)&^(crc.Align-1), int64(len(log)))
 }
 
 // replay enters into the index of g what scan finds, run by run. It returns where

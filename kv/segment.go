@@ -273,8 +273,12 @@ func (ix *index) rewrite(h uint64, split bool) error {
 // slots are moved is not the order in which they came) into the overflow index.
 func (ix *index) strand(slot uint64) error {
 	off := int64(slot&offMask) << 3
+	if !ix.tagIs(slot, off) {
+		return errChanged
+	}
 	ix.keys.Add(-1) // overflow counts it again
-	return ix.overflow(ix.log.key(off), off)
+	key, _ := ix.log.key(off)
+	return ix.overflow(key, off)
 }
 
 // enlarge moves the one small segment to one with so many slots. Where home is,
@@ -302,8 +306,13 @@ func (ix *index) enlarge(slots int) error {
 		if slot <= marker {
 			continue
 		}
-		h := ix.hash.sum(ix.log.key(int64(slot&offMask) << 3))
-		pos, d := vacancy(t2.slots(0), t2.mask, h)
+		off := int64(slot&offMask) << 3
+		if !ix.tagIs(slot, off) {
+			ix.segs[0] = seg
+			return errChanged
+		}
+		key, _ := ix.log.key(off)
+		pos, d := vacancy(t2.slots(0), t2.mask, ix.hash.sum(key))
 		if pos < 0 {
 			if err := ix.strand(slot); err != nil {
 				ix.segs[0] = seg

@@ -195,8 +195,9 @@ func (s *Store) load(f file) (*generation, error) {
 // head is what a file's header says.
 type head struct {
 	crc.Header
-	damage   error // why Header is that of the copy; nil: it is not
+	damage   error // why header and copy are not both as they were; nil: the header is sound
 	mark     crc.Mark
+	unmarked bool   // the mutable page was lost, and with it the knowledge of what was synced
 	nextMark uint64 // slot
 	holder   uint64
 }
@@ -208,7 +209,7 @@ var immutablePart = Range{Off: 0, Len: crc.ImmutableSize}
 func (s *Store) readHeader(f file) (head, error) {
 	h, err := readHeader(f)
 	if err == nil && h.damage != nil && !s.opts.Salvage {
-		err = &CorruptError{Path: s.path, Ranges: []Range{immutablePart}, What: h.damage.Error() + ", though its copy is whole"}
+		err = &CorruptError{Path: s.path, Ranges: []Range{immutablePart}, What: h.damage.Error()}
 	}
 	return h, err
 }
@@ -218,18 +219,38 @@ func readHeader(f file) (h head, err error) {
 	defer guard.Exit(f.mapped(), &err)
 	m := f.Mapping()
 	defer runtime.KeepAlive(m)
-	b := m.Bytes()
-	b = b[:min(len(b), crc.HeaderSize)]
-	if h.Header, err = crc.DecodeHeader(b); err != nil {
-		copied, copyErr := crc.DecodeCopy(b)
-		if copyErr != nil {
-			return h, err
+	log := m.Bytes()
+	b := log[:min(len(log), crc.HeaderSize)]
+	h.Header, err = crc.DecodeHeader(b)
+	copied, copyErr := crc.DecodeCopy(b)
+	switch {
+	case err != nil && copyErr != nil:
+		return h, err
+	case err != nil:
+		h.Header, h.damage = copied, fmt.Errorf("%w, though its copy is whole", err)
+	case copyErr == nil && copied != h.Header:
+		h.damage = errTwoHeaders
+		if firstRecord(f.mapped(), log, copied.Salt) < firstRecord(f.mapped(), log, h.Salt) {
+			h.Header = copied
 		}
-		h.Header, h.damage = copied, err
 	}
 	h.mark, h.nextMark = crc.DecodeMark(b, &h.Header), crc.NextMark(b, &h.Header)
+	h.unmarked = (copyErr != nil || copied != h.Header) && h.mark.Off == crc.HeaderSize
 	h.holder = m.Word(crc.HolderOff).Load()
 	return h, nil
+}
+
+// errTwoHeaders: one of the two pages is another file's. Which one, only the records
+// can tell; if it is the first, none of them verifies by it, and the store would
+// look empty.
+var errTwoHeaders = errors.New("the file header and its copy are those of two files")
+
+// firstRecord returns where the first record that verifies with salt lies, or the
+// end of the log.
+func firstRecord(mapped *mmapfile.File, log []byte, salt uint64) int64 {
+	scan := scanner{mapped: mapped, log: log, salt: salt, off: crc.HeaderSize - crc.Align}
+	scan.resync()
+	return scan.off
 }
 
 // lockFile opens the file at the path for writing, creating it if need be, and

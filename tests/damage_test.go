@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -236,6 +237,17 @@ func TestDamage(t *testing.T) {
 			return append(append(bytes.Clone(b[:r.Off+r.Len]), b[r.Off:r.Off+r.Len]...), b[r.Off+r.Len:]...)
 		}},
 		{"page of another store", false, func(b []byte) []byte { copy(b[12288:16384], other.bytes[12288:16384]); return b }},
+		{"immutable page of another store", false, func(b []byte) []byte { copy(b[:crc.Page], other.bytes[:crc.Page]); return b }},
+		{"mutable page of another store", false, func(b []byte) []byte {
+			copy(b[crc.Page:crc.HeaderSize], other.bytes[crc.Page:crc.HeaderSize])
+			return b
+		}},
+		{"zeroed mutable page, and a bit of the log", false, func(b []byte) []byte {
+			clear(b[crc.Page:crc.HeaderSize])
+			b[c.records[2].Off+20] ^= 1
+			return b
+		}},
+		{"zeroed behind the immutable page", false, func(b []byte) []byte { clear(b[crc.Page:]); return b }},
 		{"log of another store", false, func(b []byte) []byte { copy(b[crc.HeaderSize:], other.bytes[crc.HeaderSize:]); return b }},
 		{"header of another store", false, func(b []byte) []byte { copy(b[:crc.HeaderSize], other.bytes[:crc.HeaderSize]); return b }},
 		{"zeros behind", true, func(b []byte) []byte { return append(b, make([]byte, 70000)...) }},
@@ -416,6 +428,9 @@ func TestForged(t *testing.T) {
 			g.Salt++
 			return withMark(b, g, int64(len(b)), next)
 		}},
+		{"written before there was time", nil, plus, func(b []byte) []byte {
+			return forge(b, h, codec.Append(nil, &codec.Entry{Key: []byte("forged"), Revision: next, Written: math.MinInt64/1000 - 1, Expiry: 1 << 50, Value: []byte("v")}), 0)
+		}},
 		{"value of the year 9999 makes the clock no fool", nil, plus, func(b []byte) []byte {
 			return forge(b, h, codec.Append(nil, &codec.Entry{Key: []byte("forged"), Revision: next, Written: 1 << 62, Value: []byte("v")}), 0)
 		}},
@@ -524,7 +539,7 @@ func TestHeaderCopy(t *testing.T) {
 
 // tornStore is an image with one key synced and a transaction of three behind
 // the mark, and the offset of the mark.
-func tornStore(t *testing.T) (image []byte, durable, end int64) {
+func tornStore(t testing.TB) (image []byte, durable, end int64) {
 	t.Helper()
 	path := storePath(t)
 	s := open(t, path, &kv.Options{Durability: kv.SyncManual})

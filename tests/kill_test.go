@@ -6,8 +6,10 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -58,6 +60,8 @@ func readSeq(s *kv.Store, key string) (uint64, error) {
 	return seqOf(key, v)
 }
 
+var killsFlag = flag.Int("kills", 24, "children to kill in TestKill")
+
 const (
 	killWriters = 4
 	killKeys    = 8 // of each writer, beside its pair
@@ -65,44 +69,127 @@ const (
 
 func killKey(w, k int) string { return fmt.Sprintf("writer %d key %d", w, k) }
 
-func init() {
-	roles["writer"] = func(args []string) int { return report(killWriter(args[0], args[1])) }
+// killKinds are what a child does beside its writes, and so in the midst of what
+// it can be killed. Each round has the next kind, each durability comes to each.
+var killKinds = []string{"write", "compact", "close", "clear"}
+
+// killPhases are what a child announces that it is in the midst of: "recover" is
+// to open what was killed, "open" what was closed; in "grow" a write is under way
+// for which the file is too short, in "grown" the file has been made longer and
+// no write has been acknowledged since.
+var killPhases = map[string][]string{
+	"write":   {"recover", "grow", "grown"},
+	"compact": {"recover", "compact", "grown"},
+	"close":   {"open", "close", "grow"},
+	"clear":   {"open", "clear", "grown"},
 }
 
-// killWriter writes until it is killed. Before and after each write it says so
-// on stdout, a line of at most a pipe's atomic size: "+" attempted, "=" acknowledged.
-func killWriter(path, round string) error {
-	n, _ := strconv.Atoi(round)
-	opts := kv.Options{Durability: kv.Durability(n % 3), CompactAt: []float64{-1, 0.1}[n/3%2], SyncEvery: 5 * time.Millisecond}
-	s, err := kv.Open(path, &opts)
-	if err != nil {
-		return err
+func init() {
+	roles["writer"] = func(args []string) int {
+		round, _ := strconv.Atoi(args[1])
+		return report((&killWriter{path: args[0], round: round, dirty: args[2] == "dirty"}).run())
 	}
-	fmt.Println("open")
+}
+
+// killWriter is a child that writes until it is killed. Before and after each write
+// it says so on stdout, a line of at most a pipe's atomic size: "+" attempted, "="
+// acknowledged; ">" and "<" are around the phases.
+type killWriter struct {
+	path  string
+	round int
+	dirty bool // the file is that of one who was killed
+	seq   [killWriters]uint64
+	rng   [killWriters]*rand.Rand
+}
+
+func sayPhase(sign, phase string) { os.Stdout.WriteString(sign + " " + phase + "\n") }
+
+// during does what it announces.
+func during(phase string, do func() error) error {
+	sayPhase(">", phase)
+	err := do()
+	sayPhase("<", phase)
+	return err
+}
+
+func (c *killWriter) run() error {
+	kind := killKinds[c.round%len(killKinds)]
+	opts := kv.Options{
+		Durability: kv.Durability(c.round / len(killKinds) % 3), CompactAt: []float64{-1, 0.1}[c.round/(3*len(killKinds))%2], SyncEvery: 5 * time.Millisecond,
+		Hooks: &kv.Hooks{Grown: func(int64, int64, time.Duration, error) { sayPhase(">", "grown") }},
+	}
+	for w := range killWriters {
+		c.rng[w] = rand.New(rand.NewPCG(uint64(w), uint64(c.round)))
+		// Numbers go on ascending from round to round, whatever was deleted.
+		c.seq[w] = uint64(c.round) << 32
+	}
+	phase := "open"
+	if c.dirty {
+		phase = "recover"
+	}
+	for {
+		var s *kv.Store
+		err := during(phase, func() (err error) { s, err = kv.Open(c.path, &opts); return err })
+		if err != nil {
+			return err
+		}
+		phase = "open"
+		switch kind {
+		case "compact":
+			compacted := make(chan error, 1)
+			go func() { compacted <- compactForEver(s) }()
+			return errors.Join(c.write(s, math.MaxInt), <-compacted)
+		case "clear":
+			for err == nil {
+				err = c.write(s, 20)
+				if err == nil {
+					err = during("clear", s.Clear)
+				}
+			}
+		case "close":
+			if err = c.write(s, 20); err == nil {
+				err = during("close", s.Close)
+			}
+		default:
+			err = c.write(s, math.MaxInt)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// compactForEver compacts with as long a pause as each compaction took.
+func compactForEver(s *kv.Store) error {
+	for {
+		start := time.Now()
+		err := during("compact", func() error { _, err := s.Compact(context.Background()); return err })
+		if err != nil {
+			return err
+		}
+		time.Sleep(time.Since(start))
+	}
+}
+
+// write makes n writes with each writer.
+func (c *killWriter) write(s *kv.Store, n int) error {
 	failed := make(chan error)
 	for w := range killWriters {
-		go func() { failed <- killWriterLoop(s, w, n) }()
+		go func() { failed <- c.writeOne(s, w, n) }()
 	}
-	if n%4 == 1 {
-		go func() {
-			for {
-				if _, err := s.Compact(context.Background()); err != nil {
-					failed <- err
-					return
-				}
-				time.Sleep(3 * time.Millisecond)
-			}
-		}()
+	var err error
+	for range killWriters {
+		err = errors.Join(err, <-failed)
 	}
-	return <-failed
+	return err
 }
 
 func say(sign, key string, seq uint64) {
 	os.Stdout.WriteString(fmt.Sprintf("%s %d %s\n", sign, seq, key))
 }
 
-func killWriterLoop(s *kv.Store, w, round int) error {
-	rng := rand.New(rand.NewPCG(uint64(w), uint64(round)))
+func (c *killWriter) writeOne(s *kv.Store, w, n int) error {
+	rng := c.rng[w]
 	size := func() int {
 		if rng.IntN(50) == 0 {
 			return rng.IntN(300 << 10)
@@ -110,15 +197,21 @@ func killWriterLoop(s *kv.Store, w, round int) error {
 		return rng.IntN(500)
 	}
 	a, b := fmt.Sprintf("pair %d a", w), fmt.Sprintf("pair %d b", w)
-	// Numbers go on ascending from round to round, whatever was deleted.
-	seq := uint64(round) << 32
-	for {
-		seq++
+	for range n {
+		c.seq[w]++
+		seq := c.seq[w]
 		switch i := rng.IntN(20); {
 		case i < 12:
-			key := killKey(w, rng.IntN(killKeys))
+			key, n := killKey(w, rng.IntN(killKeys)), size()
+			put := func() error { return s.Put([]byte(key), statement(key, seq, n)) }
 			say("+", key, seq)
-			if err := s.Put([]byte(key), statement(key, seq, size())); err != nil {
+			var err error
+			if st := s.Stats(); int64(n) > st.FileBytes-st.Tail {
+				err = during("grow", put)
+			} else {
+				err = put()
+			}
+			if err != nil {
 				return err
 			}
 			say("=", key, seq)
@@ -143,6 +236,7 @@ func killWriterLoop(s *kv.Store, w, round int) error {
 			say("-", key, seq)
 		}
 	}
+	return nil
 }
 
 // ledger is what a parent knows of its writers.
@@ -151,42 +245,92 @@ type ledger struct {
 	attempted map[string]uint64
 	acked     map[string]uint64
 	deleted   map[string]uint64
+
+	phases map[string]int // that the child is in the midst of, and how often
+	last   []string       // lines that it said last
+	aim    string         // a phase
+	nth    int            // the announcement of aim that closes hit
+	hit    chan struct{}
 }
 
 func newLedger() *ledger {
-	return &ledger{attempted: map[string]uint64{}, acked: map[string]uint64{}, deleted: map[string]uint64{}}
+	l := &ledger{}
+	l.forget()
+	return l
+}
+
+// forget is what a Clear does.
+func (l *ledger) forget() {
+	l.attempted, l.acked, l.deleted = map[string]uint64{}, map[string]uint64{}, map[string]uint64{}
+}
+
+// expect prepares for another child, and returns what is closed when it announces
+// a phase for the nth time, or has ended.
+func (l *ledger) expect(phase string, nth int) <-chan struct{} {
+	l.phases, l.last, l.aim, l.nth, l.hit = map[string]int{}, nil, phase, nth, make(chan struct{})
+	return l.hit
 }
 
 // listen notes what a child says until the pipe ends, and returns what it says
 // that is none of this.
-func (l *ledger) listen(r io.Reader, opened chan<- struct{}) (other string) {
+func (l *ledger) listen(r io.Reader) (other string) {
 	lines := bufio.NewScanner(r)
-	once := sync.OnceFunc(func() { close(opened) })
+	once := sync.OnceFunc(func() { close(l.hit) })
 	defer once()
 	for lines.Scan() {
-		sign, rest, _ := bytes.Cut(lines.Bytes(), []byte(" "))
-		num, key, _ := bytes.Cut(rest, []byte(" "))
-		seq, err := strconv.ParseUint(string(num), 10, 64)
 		l.mu.Lock()
-		switch {
-		case string(sign) == "open":
-			once()
-		case err != nil:
+		if l.last = append(l.last, lines.Text()); len(l.last) > 30 {
+			l.last = l.last[1:]
+		}
+		sign, rest, _ := strings.Cut(lines.Text(), " ")
+		if sign == ">" && rest == l.aim {
+			if l.nth--; l.nth < 0 {
+				once()
+			}
+		}
+		if !l.note(sign, rest) {
 			other += lines.Text() + "\n"
-		case string(sign) == "+":
-			l.attempted[string(key)] = seq
-		case string(sign) == "=":
-			l.acked[string(key)] = seq
-		case string(sign) == "-":
-			l.acked[string(key)], l.deleted[string(key)] = seq, seq
 		}
 		l.mu.Unlock()
 	}
 	return other
 }
 
-// check compares the store with the ledger.
+// note notes a line, and tells whether it is one of a writer's.
+func (l *ledger) note(sign, rest string) bool {
+	num, key, _ := strings.Cut(rest, " ")
+	seq, err := strconv.ParseUint(num, 10, 64)
+	switch {
+	case sign == ">" && rest == "grown":
+		l.phases[rest] = 1
+	case sign == ">":
+		l.phases[rest]++
+	case sign == "<":
+		l.phases[rest]--
+		if rest == "clear" {
+			l.forget()
+		}
+	case err != nil:
+		return false
+	case sign == "+":
+		l.attempted[key] = seq
+	case sign == "=":
+		l.acked[key] = seq
+		l.phases["grown"] = 0
+	case sign == "-":
+		l.acked[key], l.deleted[key] = seq, seq
+	default:
+		return false
+	}
+	return true
+}
+
+// check compares the store with the ledger. Who was killed in a Clear has cleared
+// all or nothing.
 func (l *ledger) check(s *kv.Store) error {
+	if l.phases["clear"] > 0 && s.Len() == 0 {
+		l.forget()
+	}
 	for key, attempted := range l.attempted {
 		got, err := readSeq(s, key)
 		if err != nil {
@@ -268,39 +412,41 @@ func followKilled(path string, clears *atomic.Uint64, stop <-chan struct{}) erro
 
 // Goal: what was acknowledged survives the death of the process at any instant,
 // nothing else appears, and it stays so, generation after generation.
-// Method: a child writes with several goroutines and tells what it attempts and
-// what was acknowledged; the parent kills it at random, opens the one store, and
-// compares. Some children are killed while they still open. A follower looks on.
+// Method: a child writes with several goroutines and tells what it attempts, what
+// was acknowledged, and what else it is in the midst of; the parent kills it some
+// microseconds after it announced a phase, or at any time, opens the one store,
+// and compares. Half of the time it only reads, so that the next child has to
+// recover, and can be killed as it does. A follower looks on.
 func TestKill(t *testing.T) {
-	rounds := 24 * *scaleFlag
+	rounds := *killsFlag
 	if testing.Short() {
-		rounds = 6
+		rounds = min(rounds, 6)
 	}
 	seed := seeds(1)[0]
-	rng := rand.New(rand.NewPCG(uint64(seed), 99))
-	path := storePath(t)
-	open(t, path, nil).Close()
-	l := newLedger()
+	k := &killLab{path: storePath(t), image: storePath(t), rng: rand.New(rand.NewPCG(uint64(seed), 99)), ledger: newLedger(), hits: map[string]int{}}
+	open(t, k.path, nil).Close()
 	var clears atomic.Uint64
 	stop := make(chan struct{})
 	followed := make(chan error, 1)
-	go func() { followed <- followKilled(path, &clears, stop) }()
-	for round := range rounds {
-		if round > 0 && round%7 == 0 {
+	go func() { followed <- followKilled(k.path, &clears, stop) }()
+	acknowledged := 0
+	for k.round = range rounds {
+		clearing := killKinds[k.round%len(killKinds)] == "clear"
+		if clearing {
 			clears.Add(1)
-			s := open(t, path, &kv.Options{LockTimeout: 20 * time.Second})
-			must(t, s.Clear())
-			clears.Add(1)
-			must(t, s.Close())
-			l = newLedger()
 		}
-		killOnce(t, l, path, round, time.Duration(rng.IntN(120))*time.Millisecond, rng.IntN(4) == 0)
+		k.kill(t)
+		if clearing {
+			clears.Add(1)
+		}
+		acknowledged += len(k.ledger.acked)
 		if t.Failed() {
-			t.Fatalf("round %d of seed %d; the file is kept at %s", round, seed, keep(t, path))
+			t.Fatalf("round %d of seed %d, to be killed in %q, was killed in %v; the file is kept at %s; the child said last:\n%s",
+				k.round, seed, k.ledger.aim, k.ledger.phases, keep(t, k.image), strings.Join(k.ledger.last, "\n"))
 		}
 		select {
 		case err := <-followed:
-			t.Fatalf("round %d of seed %d: the follower: %v", round, seed, err)
+			t.Fatalf("round %d of seed %d: the follower: %v", k.round, seed, err)
 		default:
 		}
 	}
@@ -308,45 +454,95 @@ func TestKill(t *testing.T) {
 	if err := <-followed; err != nil {
 		t.Errorf("the follower: %v", err)
 	}
-	if len(l.acked) == 0 {
+	if acknowledged == 0 {
 		t.Fatal("nothing was acknowledged: nothing was tested")
+	}
+	t.Logf("%d kills, in the midst of: %v", rounds, k.hits)
+	for _, phases := range killPhases {
+		for _, phase := range phases {
+			if k.hits[phase] == 0 && rounds >= 200 {
+				t.Errorf("nobody was killed in %q", phase)
+			}
+		}
 	}
 }
 
-// killOnce lets a child write for a while, from its opening on or, early, from
-// its start, kills it, and checks the store.
-func killOnce(t *testing.T, l *ledger, path string, round int, after time.Duration, early bool) {
+// killLab kills children that write one store, one after the other.
+type killLab struct {
+	path, image string
+	rng         *rand.Rand
+	ledger      *ledger
+	round       int
+	dirty       bool // nobody has recovered the file since the last kill
+	hits        map[string]int
+}
+
+// kill lets a child write until it is in some phase, kills it, and checks the
+// store.
+func (k *killLab) kill(t *testing.T) {
 	t.Helper()
-	cmd := child("writer", path, strconv.Itoa(round))
+	kind := killKinds[k.round%len(killKinds)]
+	phase := killPhases[kind][k.rng.IntN(len(killPhases[kind]))]
+	nth, after := k.rng.IntN(4), time.Duration(1<<k.rng.IntN(12))*time.Microsecond
+	state := "clean"
+	if k.dirty {
+		state = "dirty"
+	}
+	if kind == "write" || kind == "compact" {
+		if phase == "recover" {
+			nth = 0
+			if !k.dirty {
+				phase = "open"
+			}
+		}
+	}
+	if k.rng.IntN(4) == 0 {
+		phase, after = "", time.Duration(k.rng.IntN(120))*time.Millisecond
+	}
+	hit := k.ledger.expect(phase, nth)
+	cmd := child("writer", k.path, strconv.Itoa(k.round), state)
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	var trouble bytes.Buffer
 	cmd.Stderr = &trouble
 	must(t, cmd.Start())
-	opened, said := make(chan struct{}), make(chan string)
-	go func() { said <- l.listen(out, opened) }()
-	if early {
-		after /= 5
-	} else {
-		<-opened
+	said := make(chan string)
+	go func() { said <- k.ledger.listen(out) }()
+	if phase != "" {
+		select {
+		case <-hit:
+		case <-time.After(2 * time.Second): // it does not come to that: then here
+		}
 	}
-	time.Sleep(after)
+	// Sleep would round it up.
+	for start := time.Now(); time.Since(start) < after; {
+		if after > 2*time.Millisecond {
+			time.Sleep(after)
+		}
+	}
 	cmd.Process.Kill()
 	other := <-said
 	cmd.Wait()
 	if other != "" || trouble.Len() > 0 {
 		t.Errorf("the child said: %.2000s%.2000s", other, trouble.String())
 	}
-	s, err := kv.Open(path, &kv.Options{LockTimeout: 20 * time.Second})
+	for phase, n := range k.ledger.phases {
+		if n > 0 {
+			k.hits[phase]++
+		}
+	}
+	copyFile(t, k.path, k.image)
+	k.dirty = k.rng.IntN(2) == 0
+	s, err := kv.Open(k.path, &kv.Options{LockTimeout: 20 * time.Second, ReadOnly: k.dirty})
 	if err != nil {
 		t.Errorf("open after the kill: %v", err)
 		return
 	}
 	defer s.Close()
-	if err := l.check(s); err != nil {
+	if err := k.ledger.check(s); err != nil {
 		t.Error(err)
 	}
-	if left, err := filepath.Glob(path + "*"); err != nil || len(left) != 1 {
+	if left, err := filepath.Glob(k.path + "*"); !k.dirty && (err != nil || len(left) != 1) {
 		t.Errorf("beside the store lies what the dead left: %v %v", left, err)
 	}
 }

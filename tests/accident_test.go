@@ -1,0 +1,505 @@
+package tests
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/kv"
+)
+
+var accidentsFlag = flag.Int("accidents", 100, "accidents to try in TestAccidents; -seed is the first seed")
+
+// accidentsPerSeed are those that befall the stores of one seed.
+const accidentsPerSeed = 20
+
+// victim is the file of a store to which accidents happen.
+type victim struct {
+	name    string
+	bytes   []byte
+	header  crc.Header
+	records []kv.Record // of its log, in order
+}
+
+// scene are the files of a seed: a store's newest, the same store's at an earlier
+// time, of the same generation or of the one before, and another store's.
+type scene struct {
+	rng                  *rand.Rand
+	newest, older, other *victim
+}
+
+// victimOf takes the file of an open store as the death of its process would leave
+// it, and what its log has.
+func victimOf(name, path string, s *kv.Store) (*victim, error) {
+	v := &victim{name: name}
+	for r, err := range s.Records(context.Background()) {
+		if err != nil {
+			return nil, err
+		}
+		r.Key, r.Value = bytes.Clone(r.Key), bytes.Clone(r.Value)
+		v.records = append(v.records, r)
+	}
+	return v, v.read(path)
+}
+
+func (v *victim) read(path string) (err error) {
+	if v.bytes, err = os.ReadFile(path); err == nil {
+		clear(v.bytes[crc.HolderOff : crc.HolderOff+16]) // nobody who lives holds it
+		v.header, err = crc.DecodeHeader(v.bytes)
+	}
+	return err
+}
+
+// fillAtRandom writes until the log has n bytes more.
+func fillAtRandom(s *kv.Store, rng *rand.Rand, n int64) error {
+	key := func() []byte { return fmt.Append(nil, "key ", rng.IntN(150)) }
+	value := func() []byte {
+		size := rng.IntN(300)
+		switch rng.IntN(12) {
+		case 0:
+			size = 0
+		case 1, 2:
+			size = rng.IntN(8 << 10)
+		case 3:
+			size = rng.IntN(120 << 10)
+		}
+		return valueOf(size, rng.Int())
+	}
+	for end := s.Stats().Tail + n; s.Stats().Tail < end; {
+		var err error
+		switch rng.IntN(10) {
+		case 0:
+			err = s.Delete(key())
+		case 1:
+			err = s.Update(func(tx *kv.Tx) error {
+				var err error
+				for range 2 + rng.IntN(5) {
+					err = errors.Join(err, tx.Put(key(), value()))
+				}
+				return errors.Join(err, tx.Delete(key()))
+			})
+		default:
+			err = s.Put(key(), value())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newScene(dir string, seed int64) (sc *scene, err error) {
+	sc = &scene{rng: rand.New(rand.NewPCG(uint64(seed), 6))}
+	rng := sc.rng
+	part := func() int64 { return int64(rng.IntN(1 << 20)) }
+	for i, v := range []**victim{&sc.other, &sc.newest} {
+		path := filepath.Join(dir, fmt.Sprint("store ", i))
+		s, err := kv.Open(path, &kv.Options{Durability: kv.SyncManual, CompactAt: -1})
+		if err != nil {
+			return nil, err
+		}
+		if err = errors.Join(fillAtRandom(s, rng, part()), s.Sync()); err != nil {
+			return nil, err
+		}
+		if sc.older, err = victimOf("the older copy", path, s); err != nil {
+			return nil, err
+		}
+		if rng.IntN(3) == 0 {
+			if _, err = s.Compact(context.Background()); err != nil {
+				return nil, err
+			}
+		}
+		// The last part is not synced.
+		if err = errors.Join(fillAtRandom(s, rng, part()), s.Sync(), fillAtRandom(s, rng, part())); err != nil {
+			return nil, err
+		}
+		if *v, err = victimOf("the killed store", path, s); err != nil {
+			return nil, err
+		}
+		if err = s.Close(); err != nil {
+			return nil, err
+		}
+		if rng.IntN(2) == 0 {
+			(*v).name = "the closed store"
+			if err = (*v).read(path); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return sc, nil
+}
+
+// draw lets one to three accidents happen to a file, and tells which.
+func (sc *scene) draw() (b []byte, what string) {
+	rng := sc.rng
+	v, stale := sc.newest, sc.older
+	if rng.IntN(6) == 0 {
+		v, stale = sc.older, sc.newest // an older copy of the whole file
+	}
+	b, what = bytes.Clone(v.bytes), v.name
+	for range 1 + rng.IntN(3) {
+		var did string
+		b, did = sc.befall(b, stale.bytes)
+		what += "; " + did
+	}
+	return b, what
+}
+
+// befall lets one accident happen to b. Stale bytes are those of another time.
+func (sc *scene) befall(b, stale []byte) (_ []byte, what string) {
+	rng := sc.rng
+	unit := []int{512, 4096}[rng.IntN(2)]
+	if len(b) < 4*unit {
+		return b, "nothing"
+	}
+	// place draws where a unit lies, at times in the header.
+	place := func() int {
+		at := rng.IntN(len(b)/unit) * unit
+		if rng.IntN(5) == 0 {
+			at = rng.IntN(crc.HeaderSize/unit) * unit
+		}
+		return min(at, len(b)/unit*unit-unit)
+	}
+	at, to := place(), place()
+	u := b[at : at+unit]
+	name := fmt.Sprintf("%d bytes at %d", unit, at)
+	switch rng.IntN(13) {
+	case 0, 1:
+		n := 1 + rng.IntN(8)
+		for range n {
+			at := rng.IntN(len(b))
+			if rng.IntN(8) == 0 {
+				at = rng.IntN(crc.HeaderSize)
+			}
+			b[at] ^= 1 << rng.IntN(8)
+		}
+		return b, fmt.Sprintf("%d bits flipped", n)
+	case 2:
+		clear(u)
+		return b, name + " zeroed"
+	case 3:
+		copy(u, bytes.Repeat([]byte{0xff}, unit))
+		return b, name + " filled with ff"
+	case 4:
+		first := bytes.Clone(u)
+		copy(u, b[to:to+unit])
+		copy(b[to:], first)
+		return b, fmt.Sprintf("%s swapped with those at %d", name, to)
+	case 5:
+		copy(b[to:to+unit], u)
+		return b, fmt.Sprintf("%s repeated at %d", name, to)
+	case 6:
+		return slices.Delete(b, at, at+unit), name + " dropped, all behind shifted"
+	case 7:
+		return slices.Insert(b, at, make([]byte, unit)...), fmt.Sprintf("%d zeros shifted in at %d", unit, at)
+	case 8:
+		clear(u)
+		copy(u, stale[min(at, len(stale)):])
+		return b, name + " stale"
+	case 9:
+		n := rng.IntN(len(b))
+		return b[:n], fmt.Sprintf("cut short to %d", n)
+	case 10:
+		n := 1 + rng.IntN(100<<10)
+		return append(b, valueOf(n, rng.Int())...), fmt.Sprintf("%d bytes of garbage behind", n)
+	case 11:
+		copy(u, sc.other.bytes[min(at, len(sc.other.bytes)):])
+		return b, name + " of another store"
+	}
+	r := sc.newest.records[rng.IntN(len(sc.newest.records))]
+	from, moved := min(int(r.Off), len(b)), min(int(r.Off+r.Len), len(b))
+	copy(b[to:], b[from:moved])
+	return b, fmt.Sprintf("the record at %d moved to %d", from, to)
+}
+
+// outlook is what is to be seen of a damaged file.
+type outlook struct {
+	noStore bool              // header and copy are both gone
+	refused []kv.Range        // by a plain Open, unless nil: then
+	shown   map[string]string // is what it has
+	salvage map[string]string // by Options.Salvage
+	missing []kv.Range        // as salvage reports it
+}
+
+// outlook tells what is to be seen of b, without reading a record of it: those are
+// in it whose bytes are where they were in the file that the header is of.
+func (sc *scene) outlook(b []byte) (o outlook) {
+	head := b[:min(len(b), crc.HeaderSize)]
+	h, err := crc.DecodeHeader(head)
+	copied, copyErr := crc.DecodeCopy(head)
+	var first []kv.Range // what is wrong with the header
+	switch {
+	case err != nil && copyErr != nil:
+		return outlook{noStore: true}
+	case err != nil || copyErr == nil && copied != h && sc.firstIntact(b, copied) < sc.firstIntact(b, h):
+		h = copied
+		fallthrough
+	case copyErr == nil && copied != h:
+		first = []kv.Range{{Off: 0, Len: crc.ImmutableSize}}
+	}
+	promised := crc.DecodeMark(head, &h).Off
+	if promised == crc.HeaderSize && (copyErr != nil || copied != h) {
+		// The mutable page is lost: whatever was written may have been synced.
+		promised = min(int64(len(bytes.TrimRight(b, "\x00"))+crc.Align-1)&^(crc.Align-1), int64(len(b)))
+		promised = max(promised, crc.HeaderSize+crc.Align)
+	}
+	records := sc.intact(b, h)
+
+	// A plain Open shows the runs up to the first gap.
+	end, at := int64(crc.HeaderSize), int64(crc.HeaderSize)
+	whole := 0
+	for i, r := range records {
+		if r.Off != at {
+			break
+		}
+		if at += r.Len; !r.More {
+			end, whole = at, i+1
+		}
+	}
+	if end < promised {
+		promised = max(promised, at+crc.Align)
+	}
+	o.shown = stateOf(records[:whole])
+
+	// Salvage shows all, but for a run at the end that never was complete.
+	last := int64(crc.HeaderSize)
+	gaps := []kv.Range(nil)
+	for _, r := range records {
+		if r.Off > last {
+			gaps = append(gaps, kv.Range{Off: last, Len: r.Off - last})
+		}
+		last = r.Off + r.Len
+	}
+	if last < promised {
+		gaps = append(gaps, kv.Range{Off: last, Len: promised - last})
+	} else {
+		for n := len(records); n > 0 && records[n-1].More && records[n-1].Off+records[n-1].Len == last; n-- {
+			last = records[n-1].Off
+			records = records[:n-1]
+		}
+	}
+	o.salvage = stateOf(records)
+	o.missing = slices.Concat(first, gaps)
+	if first != nil {
+		o.refused = first // the log is not looked at
+	} else if end < promised {
+		o.refused = gaps
+	}
+	return o
+}
+
+// intact returns the records of the file with header h that are unchanged in b.
+func (sc *scene) intact(b []byte, h crc.Header) (records []kv.Record) {
+	for _, v := range []*victim{sc.newest, sc.older, sc.other} {
+		if v.header != h {
+			continue
+		}
+		for _, r := range v.records {
+			if end := r.Off + r.Len; end <= int64(len(b)) && bytes.Equal(b[r.Off:end], v.bytes[r.Off:end]) {
+				records = append(records, r)
+			}
+		}
+		break // the newest of a generation has what the older one has
+	}
+	return records
+}
+
+func (sc *scene) firstIntact(b []byte, h crc.Header) int64 {
+	if records := sc.intact(b, h); len(records) > 0 {
+		return records[0].Off
+	}
+	return int64(len(b))
+}
+
+func stateOf(records []kv.Record) map[string]string {
+	state := map[string]string{}
+	for _, r := range records {
+		if r.Deleted {
+			delete(state, string(r.Key))
+		} else {
+			state[string(r.Key)] = string(r.Value)
+		}
+	}
+	return state
+}
+
+// openBounded opens the store at path. It may allocate so much and no more.
+func openBounded(path string, opts kv.Options) (*kv.Store, error) {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	s, err := kv.Open(path, &opts)
+	runtime.ReadMemStats(&after)
+	bound := allocBound(fi.Size())
+	if n := int64(after.TotalAlloc - before.TotalAlloc); n > bound {
+		return s, fmt.Errorf("%w: to open %d bytes, %d were allocated (%v)", errGreedy, fi.Size(), n, err)
+	}
+	if err == nil && s.Stats().IndexBytes > bound {
+		return s, fmt.Errorf("%w: the index of %d bytes takes %d", errGreedy, fi.Size(), s.Stats().IndexBytes)
+	}
+	return s, err
+}
+
+var errGreedy = errors.New("allocates too much")
+
+// allocBound is what the opening of a file of so many bytes may allocate.
+func allocBound(size int64) int64 { return 4*size + 4<<20 }
+
+// check opens b, a file at path, in all ways.
+func (o *outlook) check(path string, b []byte) error {
+	for _, opts := range []kv.Options{
+		{ReadOnly: true}, {Salvage: true}, {Salvage: true, VerifyReads: true}, {ReadOnly: true, VerifyReads: true}, {Durability: kv.SyncManual},
+	} {
+		if err := o.checkOpen(path, b, opts); err != nil {
+			return fmt.Errorf("%+v: %w", opts, err)
+		}
+	}
+	return nil
+}
+
+func (o *outlook) checkOpen(path string, b []byte, opts kv.Options) error {
+	s, err := openBounded(path, opts)
+	if s != nil {
+		defer s.Close()
+	}
+	if errors.Is(err, errGreedy) {
+		return err
+	}
+	refused, want := o.refused, o.shown
+	if opts.Salvage {
+		refused, want = nil, o.salvage
+	}
+	var corrupt *kv.CorruptError
+	switch {
+	case o.noStore:
+		if !errors.Is(err, kv.ErrCorrupt) && !errors.Is(err, kv.ErrFormat) && !errors.Is(err, kv.ErrVersion) {
+			return fmt.Errorf("without a header: %v", err)
+		}
+	case refused != nil:
+		if !errors.As(err, &corrupt) || !slices.Equal(corrupt.Ranges, refused) {
+			return fmt.Errorf("open: %v; to be refused for %v", err, refused)
+		}
+	case err != nil:
+		return fmt.Errorf("open: %w", err)
+	default:
+		if d, err := compare(s, want); d != "" || err != nil {
+			return fmt.Errorf("contents: %s %w", d, err)
+		}
+	}
+	if opts.Salvage && s != nil {
+		if m := s.Stats().Missing; !slices.Equal(m, o.missing) {
+			return fmt.Errorf("missing are %v, want %v", m, o.missing)
+		}
+	}
+	if opts.ReadOnly || opts.Salvage || s == nil {
+		if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, b) {
+			return fmt.Errorf("the file has changed (%v)", err)
+		}
+		return nil
+	}
+	// What was mended stays, and can be written on.
+	want = maps.Clone(want)
+	want["new"] = "value"
+	if err := errors.Join(sound(s), s.Put([]byte("new"), []byte("value")), sound(s), s.Close()); err != nil {
+		return err
+	}
+	again, err := kv.Open(path, &kv.Options{ReadOnly: true})
+	if err != nil {
+		return fmt.Errorf("opened again: %w", err)
+	}
+	defer again.Close()
+	if d, err := compare(again, want); d != "" || err != nil {
+		return fmt.Errorf("contents of the second opening: %s %w", d, err)
+	}
+	return sound(again)
+}
+
+func init() {
+	roles["accidents"] = func(args []string) int {
+		seed, _ := strconv.ParseInt(args[1], 10, 64)
+		n, _ := strconv.Atoi(args[2])
+		return report(haveAccidents(args[0], seed, n))
+	}
+}
+
+// haveAccidents lets n accidents happen to the stores of a seed. The image of the
+// one that it is at lies in dir, for whoever outlives it.
+func haveAccidents(dir string, seed int64, n int) error {
+	sc, err := newScene(dir, seed)
+	if err != nil {
+		return err
+	}
+	for i := range n {
+		b, what := sc.draw()
+		o := sc.outlook(b)
+		how := "opens"
+		switch {
+		case o.noStore:
+			how = "no store"
+		case o.refused != nil:
+			how = "refused"
+		}
+		fmt.Printf("accident %d of seed %d: %s: %s\n", i, seed, how, what)
+		path := filepath.Join(dir, "damaged")
+		if err := errors.Join(os.WriteFile(filepath.Join(dir, "image"), b, 0o600), os.WriteFile(path, b, 0o600)); err != nil {
+			return err
+		}
+		if err := o.check(path, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Goal: whatever happens to a file of some megabytes, no wrong value is ever shown:
+// Open shows exactly what is whole, or refuses and names every damaged byte below
+// the durable mark; Salvage shows every record that is where it was and names the
+// rest; nobody changes the file; and what that costs is bounded by its length.
+// Method: a child draws the stores and their accidents from a seed; a model that
+// knows where the records were says what is to be seen. A child that dies or hangs
+// is a failure too.
+func TestAccidents(t *testing.T) {
+	first := seeds(1)[0]
+	counts := map[string]int{}
+	for done := 0; done < *accidentsFlag; done += accidentsPerSeed {
+		seed := first + int64(done/accidentsPerSeed)
+		dir := t.TempDir()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		cmd := child("accidents", dir, strconv.FormatInt(seed, 10), strconv.Itoa(min(accidentsPerSeed, *accidentsFlag-done)))
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		must(t, cmd.Start())
+		stop := context.AfterFunc(ctx, func() { cmd.Process.Kill() })
+		err := cmd.Wait()
+		stop()
+		cancel()
+		if err != nil {
+			text := out.Bytes()
+			t.Fatalf("%v; replay with -run TestAccidents -seed %d -accidents %d; the image is kept at %s\n%s",
+				err, seed, accidentsPerSeed, keep(t, filepath.Join(dir, "image")), text[max(0, len(text)-4000):])
+		}
+		for line := range strings.Lines(out.String()) {
+			if part := strings.Split(line, ": "); len(part) > 1 {
+				counts[part[1]]++
+			}
+		}
+		must(t, os.RemoveAll(dir))
+	}
+	t.Logf("%d accidents: %v", *accidentsFlag, counts)
+}
