@@ -57,6 +57,7 @@ fuzz:
 # The crash tests, at N times their usual length.
 crash:
 	$(GO) test ./kv -run 'TestPowerCut$$' -count 1 -timeout 0 -cuts $$((1000 * $(N))) -v
+	$(GO) test ./kv -run 'TestFailures$$' -count 1 -timeout 0 -faults $$((500 * $(N))) -v
 	$(GO) test ./tests -run 'Kill|Model|Damage|Truncat|Flip|Older|Forge|Salvage|Torn|Claims|Full|Accident|Beneath|Stray' -count 1 -timeout 0 \
 		-scale $(N) -kills $$((100 * $(N))) -accidents $$((200 * $(N))) -v
 

@@ -101,6 +101,7 @@ type compaction struct {
 	old  *generation
 	next *generation
 	temp string
+	dir  directory // of the path; open from just before the rename on
 
 	from     int64  // offset in the old log up to which records have been dealt with
 	revision uint64 // of the last of them
@@ -309,9 +310,12 @@ func (c *compaction) takeOver() error {
 		// Until the directory is synced, a power cut may bring the old file back. It
 		// has all that was durable; what becomes durable in the new one waits here,
 		// for the lead.
-		if err = s.disk.SyncDir(filepath.Dir(s.path)); err != nil {
+		if err = c.dir.Sync(); err != nil {
 			durable, err = 0, s.setPoison(err)
 		}
+	}
+	if c.dir != nil {
+		c.dir.Close()
 	}
 	s.sync.leave(durable)
 	if s.gen.Load() == c.old {
@@ -351,13 +355,25 @@ func (c *compaction) replace() (durable uint64, err error) {
 	if err := c.mayReplace(); err != nil {
 		return 0, err
 	}
+	// Before the rename, for after it the want of a descriptor would poison.
+	dir, err := s.disk.OpenDir(filepath.Dir(s.path))
+	if err != nil {
+		return 0, err
+	}
+	c.dir = dir
 	// First the word and then the rename: a follower that sees the word looks at
 	// the path until that names another file, so that a crash here does it no harm.
 	// The other way round it would follow the old file for ever.
 	c.old.supersede(true)
 	if err := s.disk.Rename(c.temp, s.path); err != nil {
-		c.old.supersede(false)
-		return 0, err
+		if at, atErr := c.old.file.IsAt(s.path); at && atErr == nil {
+			c.old.supersede(false)
+			return 0, err
+		}
+		// It failed, and may have happened: then what went to the old file would be
+		// gone with this process.
+		s.gen.Store(c.next)
+		return 0, s.setPoison(err)
 	}
 	// A crash here leaves one of the two, either of which has all that is durable.
 	s.gen.Store(c.next)

@@ -15,7 +15,13 @@ type disk interface {
 	Link(old, new string) error
 	Rename(old, new string) error
 	Remove(path string) error
-	SyncDir(dir string) error
+	OpenDir(path string) (directory, error)
+}
+
+// directory is an open directory. Sync makes the names in it durable.
+type directory interface {
+	Sync() error
+	Close()
 }
 
 // file is a mapped file. The methods are those of mmapfile.File.
@@ -59,4 +65,18 @@ func (osDisk) Create(path string, perm fs.FileMode, size int64) (file, error) {
 func (osDisk) Link(old, new string) error   { return os.Link(old, new) }
 func (osDisk) Rename(old, new string) error { return os.Rename(old, new) }
 func (osDisk) Remove(path string) error     { return os.Remove(path) }
-func (osDisk) SyncDir(dir string) error     { return mmapfile.SyncDir(dir) }
+
+func (osDisk) OpenDir(path string) (directory, error) {
+	d, err := mmapfile.OpenDir(path)
+	return d, err
+}
+
+// syncDir makes the names in the directory at path durable.
+func syncDir(d disk, path string) error {
+	dir, err := d.OpenDir(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}

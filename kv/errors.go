@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"syscall"
 
 	"github.com/mmapkv/mmapkv/codec"
 	"github.com/mmapkv/mmapkv/crc"
@@ -37,7 +38,7 @@ var (
 	// ErrVersion: the file was written by a later release of this package.
 	ErrVersion = errors.New("format of a later release: update this program")
 	// ErrFault: a byte of the mapped file could not be had.
-	ErrFault = errors.New("the file was cut short beneath the store, or its disk failed: close, look at the disk, open again")
+	ErrFault = errors.New("the file was cut short beneath the store, its disk failed, or a copy-on-write one is full: close, look at the disk, open again")
 	// ErrPoisoned: an earlier sync failed, or a store into the mapping did, so that
 	// nobody can tell what the device holds. Reading goes on; Close and open again
 	// to write.
@@ -96,6 +97,8 @@ func (e *CorruptError) Is(target error) bool { return target == ErrCorrupt }
 var publicErrors = []struct{ low, public error }{
 	{mmapfile.ErrNoSpace, ErrFull},
 	{mmapfile.ErrNoAddressSpace, ErrFull},
+	{syscall.ENOSPC, ErrFull}, // of link and rename: a directory can be full too
+	{syscall.EDQUOT, ErrFull},
 	{mmapfile.ErrNotRegular, ErrFormat},
 	{mmapfile.ErrShrunk, ErrFault},
 	{mmapfile.ErrRemote, errors.ErrUnsupported},
@@ -144,7 +147,7 @@ func wrapError(op, path string, off int64, err error) error {
 		off = fault.Off
 		err = fmt.Errorf("%w: %w", ErrFault, err)
 	case errors.As(err, &pathErr) && (pathErr.Path == path || strings.HasPrefix(pathErr.Path, path+ownSuffix)):
-		err = stripPath{pathErr}
+		err = stripPath{err, pathErr}
 	}
 	for _, p := range publicErrors {
 		if !poisoned && errors.Is(err, p.low) && !errors.Is(err, p.public) {
@@ -155,9 +158,15 @@ func wrapError(op, path string, off int64, err error) error {
 	return &Error{Op: op, Path: path, Offset: off, Err: err}
 }
 
-// stripPath is a fs.PathError whose text leaves out the path, which stands in
-// the Error around it already.
-type stripPath struct{ *fs.PathError }
+// stripPath is an error whose text leaves out the path of the fs.PathError in it,
+// for that stands in the Error around it already.
+type stripPath struct {
+	error
+	in *fs.PathError
+}
 
-func (e stripPath) Error() string { return e.Op + ": " + e.Err.Error() }
-func (e stripPath) Unwrap() error { return e.PathError }
+func (e stripPath) Error() string {
+	return strings.Replace(e.error.Error(), e.in.Error(), e.in.Op+": "+e.in.Err.Error(), 1)
+}
+
+func (e stripPath) Unwrap() error { return e.error }

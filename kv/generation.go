@@ -151,6 +151,11 @@ func (g *generation) publish(end int64, revision uint64) {
 	g.revision.Store(revision)
 }
 
+// touchTail stores to the page of the tail word what is there. Where no store to it is
+// possible (a copy-on-write disk is full), that shows before the index has changed,
+// and not when it says what the log does not.
+func (g *generation) touchTail() { g.tailWord().Add(0) }
+
 // enter makes the index agree with the record of e, which is at off and takes
 // size bytes. The caller holds index.mu.
 func (g *generation) enter(e *codec.Entry, h uint64, off, size int64) (err error) {

@@ -26,7 +26,7 @@ import (
 
 var (
 	cutsFlag = flag.Int("cuts", 300, "power cuts to try in TestPowerCut; the run of a seed that was begun is ended")
-	seedFlag = flag.Uint64("seed", 1, "the seed that TestPowerCut begins with; with -cuts 1 it is the only one")
+	seedFlag = flag.Uint64("seed", 1, "the seed that TestPowerCut and TestFailures begin with; with -cuts 1 it is the only one")
 )
 
 // Goal: the contract of DESIGN.md, section 1, for power cuts at any moment, also
@@ -257,6 +257,10 @@ func (d *lyingDisk) SyncDir(dir string) error {
 		return d.syncDir(dir)
 	}
 	return d.powerDisk.SyncDir(dir)
+}
+
+func (d *lyingDisk) OpenDir(path string) (directory, error) {
+	return heldDir{func() error { return d.SyncDir(path) }}, nil
 }
 
 func (d *lyingDisk) Rename(old, new string) error {

@@ -279,6 +279,16 @@ func (d *powerDisk) SyncDir(string) error {
 	})
 }
 
+func (d *powerDisk) OpenDir(path string) (directory, error) {
+	return heldDir{func() error { return d.SyncDir(path) }}, nil
+}
+
+// heldDir is a directory that is synced by a function.
+type heldDir struct{ sync func() error }
+
+func (d heldDir) Sync() error { return d.sync() }
+func (d heldDir) Close()      {}
+
 // powerFile is an open file of a powerDisk.
 type powerFile struct {
 	file

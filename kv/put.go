@@ -18,8 +18,10 @@ import (
 // SyncAlways a power cut (see Durability).
 //
 // Errors leave everything as it was (ErrTooLarge, ErrFull, ErrReadOnly,
-// ErrClosed, ErrPoisoned), but for one: where the sync of this very write
-// failed, readers see it and nobody knows whether it will survive.
+// ErrClosed, ErrPoisoned), but for two, either of which poisons. Where the sync of
+// this very write failed, readers see it and nobody knows whether it will survive.
+// Where the write itself met a fault (ErrFault), readers do not see it, and it may
+// be there when the store is opened again.
 func (s *Store) Put(key, value []byte) error {
 	return s.write("put", &codec.Entry{Key: key, Value: value}, false)
 }
@@ -157,6 +159,7 @@ func (s *Store) appendOne(g *generation, e *codec.Entry) (revision uint64, err e
 		return 0, err
 	}
 	g.encode(e, off, 0)
+	g.touchTail()
 
 	g.index.mu.Lock()
 	defer g.index.mu.Unlock()

@@ -194,6 +194,10 @@ func (s *Store) settle(g *generation) (err error) {
 		return err
 	}
 	g.seal(s.opts.SyncAligned)
+	// Since the machine started, no recovery of the file has come to its end: one may
+	// have cut a torn tail off, of which nothing can be seen, without syncing that.
+	boot := g.log.current.Load().Word(crc.BootOff).Load()
+	first := boot == 0 || boot != mmapfile.BootID()
 	b := g.bytes()
 	original, copied := b[:crc.ImmutableSize], b[crc.CopyOff:crc.HeaderSize]
 	lost := !bytes.Equal(original, copied)
@@ -204,7 +208,11 @@ func (s *Store) settle(g *generation) (err error) {
 	if from != end || size != length || lost || g.tailWord().Load() != uint64(end) {
 		s.opts.Logger.Info("recovered", "path", s.path, "records", g.count.Load(), "keys", g.index.keys.Load(),
 			"end", end, "durable", from, "cut", size-length)
-		if err := s.settleTail(g, from, end, length); err != nil {
+		if err := s.settleTail(g, from, end, length, first); err != nil {
+			return err
+		}
+	} else if first {
+		if err := g.file.SyncFile(); err != nil {
 			return err
 		}
 	}
@@ -213,13 +221,16 @@ func (s *Store) settle(g *generation) (err error) {
 	return nil
 }
 
-func (s *Store) settleTail(g *generation, from, end, length int64) error {
-	if g.file.Size() > length {
+func (s *Store) settleTail(g *generation, from, end, length int64, first bool) error {
+	cut := g.file.Size() > length
+	if cut {
 		// What may lie behind a torn record must never follow a new one. A crash
 		// here leaves the same torn tail, or none.
 		if err := g.file.Truncate(length); err != nil {
 			return err
 		}
+	}
+	if cut || first {
 		if err := g.file.SyncFile(); err != nil {
 			return err
 		}

@@ -148,7 +148,7 @@ func (s *Store) openGeneration() (*generation, error) {
 		// A compaction that was cut off left it; only the lock's holder compacts.
 		s.disk.Remove(s.path + nextSuffix)
 		// Whoever created or renamed the file may have died before it synced its name.
-		err = errors.Join(s.settle(g), s.disk.SyncDir(filepath.Dir(s.path)))
+		err = errors.Join(s.settle(g), syncDir(s.disk, filepath.Dir(s.path)))
 	}
 	if err != nil {
 		holder := uint64(0)
@@ -276,7 +276,8 @@ func (s *Store) lockFile() (f file, before *head, err error) {
 		if err == nil {
 			err = f.TryLock(crc.HolderOff)
 		}
-		if err == nil {
+		had := err == nil
+		if had {
 			// The lock is on the inode: a compaction may have put another at the path
 			// meanwhile, and the file may have changed its length.
 			var at bool
@@ -286,7 +287,11 @@ func (s *Store) lockFile() (f file, before *head, err error) {
 				}
 			}
 		}
-		f.Close()
+		if had {
+			letGo(f, h.holder)
+		} else {
+			f.Close()
+		}
 		var locked *mmapfile.LockedError
 		if err != nil && !errors.As(err, &locked) {
 			return nil, nil, err
@@ -321,16 +326,17 @@ func (s *Store) create() (file, error) {
 	err = f.SyncFile()
 	if err == nil {
 		// Link and not rename: whoever loses the race must not replace the winner.
-		if err = s.disk.Link(temp, s.path); err != nil && !errors.Is(err, fs.ErrExist) {
+		err = s.disk.Link(temp, s.path)
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) {
 			err = fmt.Errorf("a store needs a file system with hard links: %w", err)
 		}
 	}
 	s.disk.Remove(temp)
 	if err == nil {
-		err = s.disk.SyncDir(filepath.Dir(s.path))
+		err = syncDir(s.disk, filepath.Dir(s.path))
 	}
 	if err != nil {
-		f.Close()
+		letGo(f, 0) // it may have its name
 		return nil, err
 	}
 	return f, nil

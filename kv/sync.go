@@ -110,7 +110,7 @@ func (s *Store) syncMark(g *generation) error {
 		return nil
 	}
 	if err := g.file.Sync(crc.Page, crc.HeaderSize-crc.Page); err != nil {
-		return s.setPoison(err)
+		return err
 	}
 	g.marksSynced = g.marks
 	return nil
@@ -222,7 +222,9 @@ func (s *Store) onTick() {
 	// An error poisons, which is logged; the next write reports it.
 	if s.syncTo(g.revision.Load()) == nil && s.sync.lead(0) {
 		if g := s.gen.Load(); g != nil {
-			s.syncMark(g)
+			if err := s.syncMark(g); err != nil {
+				s.setPoison(err)
+			}
 		}
 		s.sync.leave(0)
 	}

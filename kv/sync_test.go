@@ -1,8 +1,12 @@
 package kv
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
+	"math"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -74,7 +78,7 @@ func TestPoison(t *testing.T) {
 			withFake(s).sync = func(_, _ int64) error {
 				if fails {
 					fails = false
-					return syscall.EIO
+					return &fs.PathError{Op: "msync", Path: path, Err: syscall.EIO} // as mmapfile says it
 				}
 				return nil
 			}
@@ -197,5 +201,159 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s did not come", what)
 		}
+	}
+}
+
+// Goal: of the writers that share a sync which fails, none is told that its write is
+// durable, nor is anybody after it. Method: many write until the n-th sync fails;
+// what the earlier ones wrote is kept, and opened. The same with the fault planted
+// that the leader's failure acknowledges those who wait: it must be found.
+func TestFailedGroupCommit(t *testing.T) {
+	for _, planted := range []bool{false, true} {
+		t.Run(fmt.Sprint("planted=", planted), func(t *testing.T) {
+			lost := 0
+			for nth := 1; nth <= 20; nth++ {
+				lost += failGroupCommit(t, nth, planted)
+			}
+			if (lost > 0) != planted {
+				t.Errorf("%d acknowledged writes are lost", lost)
+			}
+		})
+	}
+}
+
+// failGroupCommit has the n-th sync fail among writers, and returns how many writes
+// were acknowledged and are lost.
+func failGroupCommit(t *testing.T, nth int, planted bool) (lost int) {
+	const writers = 8
+	s := openTest(t, &Options{Durability: SyncAlways, SyncEvery: time.Hour})
+	var durable []byte
+	syncs := 0 // of the leaders, of whom there is one at a time
+	withFake(s).sync = func(off, n int64) error {
+		if syncs++; syncs >= nth {
+			// The others wait by now, or come and are told.
+			waitFor(t, "all writers", func() bool { return s.gen.Load().revision.Load() >= s.sync.durable+writers })
+			if planted {
+				s.sync.mu.Lock()
+				s.sync.durable = s.gen.Load().revision.Load()
+				s.sync.mu.Unlock()
+			}
+			return syscall.EIO
+		}
+		b, err := os.ReadFile(s.Path())
+		if err == nil {
+			durable = b[:off+n]
+		}
+		return err
+	}
+	acknowledged := make([][]string, writers)
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				key := fmt.Sprint(w, " ", i)
+				if err := s.Put([]byte(key), []byte("v")); err != nil {
+					if !errors.Is(err, ErrPoisoned) || !errors.Is(err, syscall.EIO) {
+						t.Error(err)
+					}
+					return
+				}
+				acknowledged[w] = append(acknowledged[w], key)
+			}
+		})
+	}
+	wg.Wait()
+	path := filepath.Join(t.TempDir(), "durable")
+	if durable == nil { // the creation alone
+		durable = make([]byte, crc.HeaderSize)
+		copy(durable, s.gen.Load().bytes())
+	}
+	if err := (image{"durable": durable}).write(filepath.Dir(path)); err != nil {
+		t.Fatal(err)
+	}
+	left := openTestAt(t, path, nil)
+	for _, keys := range acknowledged {
+		for _, key := range keys {
+			if has, err := left.Has([]byte(key)); err != nil {
+				t.Error(err)
+			} else if !has {
+				lost++
+			}
+		}
+	}
+	return lost
+}
+
+// Goal: a write for which there is no space compacts if that promises some, and
+// otherwise, or where the compaction fails too, is ErrFull and changes nothing; an
+// error that is not for want of space compacts nothing. Method: a log that is mostly
+// dead comes to the end of its extent, on disks that fail to grow.
+func TestFailedGrowth(t *testing.T) {
+	for _, tc := range []struct {
+		name        string
+		faults      []fault
+		want        error // nil: the write succeeds
+		compactions uint64
+	}{
+		{"no space to grow, ever", []fault{{kind: "Grow", nth: 1, forever: true, errno: syscall.ENOSPC}}, nil, 1},
+		{"no quota to grow, ever", []fault{{kind: "Grow", nth: 1, forever: true, errno: syscall.EDQUOT}}, nil, 1},
+		{"no space for the extent", []fault{{kind: "Grow", nth: 1, errno: syscall.ENOSPC}}, nil, 0},
+		{"no space for a compaction either", []fault{
+			{kind: "Grow", nth: 1, forever: true, errno: syscall.ENOSPC}, {kind: "Create", nth: 2, forever: true, errno: syscall.ENOSPC},
+		}, ErrFull, 0},
+		{"and the compaction cannot be synced", []fault{
+			{kind: "Grow", nth: 1, forever: true, errno: syscall.EDQUOT}, {kind: "SyncFile", nth: 2, errno: syscall.EIO},
+		}, ErrFull, 0},
+		{"and the compaction cannot be renamed", []fault{
+			{kind: "Grow", nth: 1, forever: true, errno: syscall.EFBIG}, {kind: "Rename", nth: 1, errno: syscall.ENOSPC},
+		}, ErrFull, 0},
+		{"the disk fails", []fault{{kind: "Grow", nth: 1, errno: syscall.EIO}}, syscall.EIO, 0},
+		{"no address space", []fault{{kind: "Grow", nth: 1, errno: syscall.ENOMEM}}, ErrFull, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var on disk = osDisk{}
+			for i := range tc.faults {
+				on = newFailingDisk(on, &tc.faults[i])
+			}
+			path := filepath.Join(t.TempDir(), "store")
+			s, err := openOn(on, path, &Options{Durability: SyncManual})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			value := string(make([]byte, 5000))
+			for s.Stats().FileBytes-s.Stats().Tail > int64(len(value))+100 {
+				// Nothing looks ahead: the write that needs the space asks for it.
+				s.gen.Load().aheadAt.Store(math.MaxInt64)
+				mustPut(t, s, "k", value)
+			}
+			before := s.Stats()
+			last := string(bytes.Repeat([]byte("x"), 5000))
+			err = s.Put([]byte("k"), []byte(last))
+			after := s.Stats()
+			if after.Compactions != tc.compactions || after.Poisoned != nil || !errors.Is(err, tc.want) {
+				t.Errorf("%v after %d compactions, poisoned: %v; want %v after %d", err, after.Compactions, after.Poisoned, tc.want, tc.compactions)
+			}
+			if err != nil {
+				last = value
+				if after.Revision != before.Revision || after.Tail != before.Tail {
+					t.Errorf("before %+v, after %+v", before, after)
+				}
+			}
+			mustGet(t, s, "k", last)
+			for d, ok := on.(*failingDisk); ok; d, ok = d.disk.(*failingDisk) {
+				d.lift()
+			}
+			mustPut(t, s, "l", value)
+			if names, _ := filepath.Glob(path + "*"); len(names) != 1 {
+				t.Errorf("there are %v", names)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			again := openTestAt(t, path, nil)
+			mustGet(t, again, "k", last)
+			mustGet(t, again, "l", value)
+		})
 	}
 }

@@ -171,6 +171,7 @@ func (s *Store) appendAll(g *generation, tx *Tx) (revision uint64, err error) {
 		off += crc.RecordSize(kept[i].Size())
 	}
 	revision = kept[len(kept)-1].Revision
+	g.touchTail()
 
 	g.index.mu.Lock()
 	defer g.index.mu.Unlock()

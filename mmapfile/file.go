@@ -192,21 +192,6 @@ func (f *File) Close() error {
 	return nil
 }
 
-// SyncDir makes the names in a directory durable: files created, renamed and
-// removed in it. Errors are *fs.PathError.
-func SyncDir(dir string) error {
-	fd, err := openFD(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return pathError("open", dir, err)
-	}
-	err = fullSync(fd)
-	_ = unix.Close(fd)
-	if err != nil {
-		return pathError("fsync", dir, err)
-	}
-	return nil
-}
-
 // withFD runs call with the descriptor, which is not closed meanwhile. Its
 // errors are call's own, or fs.ErrClosed in a *fs.PathError of op.
 func (f *File) withFD(op string, call func(fd int) error) error {

@@ -219,18 +219,6 @@ func TestReadOnly(t *testing.T) {
 	checkFilled(t, f.Mapping().Bytes(), 2)
 }
 
-func TestSyncDir(t *testing.T) {
-	f, path := newTestFile(t, 1)
-	must(t, f.SyncFile())
-	must(t, SyncDir(filepath.Dir(path)))
-	if err := SyncDir(path); !errors.Is(err, unix.ENOTDIR) {
-		t.Errorf("of a file: %v", err)
-	}
-	if err := SyncDir(path + "missing"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("of nothing: %v", err)
-	}
-}
-
 // Goal: opening and closing without end exhausts neither mappings nor descriptors,
 // though the collector has no reason of its own to run. Method: it is off, and
 // there are more opens than the kernel allows areas (two each).

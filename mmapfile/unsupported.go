@@ -33,6 +33,15 @@ func Create(path string, _ fs.FileMode, _ int64) (*File, error) {
 	return nil, &fs.PathError{Op: "open", Path: path, Err: errUnsupported}
 }
 
+// Dir does not exist on this system.
+type Dir struct{}
+
+// OpenDir returns an error that matches errors.ErrUnsupported.
+func OpenDir(path string) (*Dir, error) { return nil, SyncDir(path) }
+
+func (d *Dir) Sync() error { return errUnsupported }
+func (d *Dir) Close()      {}
+
 // SyncDir returns an error that matches errors.ErrUnsupported.
 func SyncDir(dir string) error {
 	return &fs.PathError{Op: "open", Path: dir, Err: errUnsupported}

@@ -12,7 +12,8 @@ func TestUnsupported(t *testing.T) {
 	_, open := Open("f", ReadWrite)
 	_, create := Create("f", 0o600, 1)
 	_, region := NewRegion(1, false)
-	for _, err := range []error{open, create, region, SyncDir(".")} {
+	_, dir := OpenDir(".")
+	for _, err := range []error{open, create, region, dir, SyncDir(".")} {
 		if !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("%v, want %v", err, errors.ErrUnsupported)
 		}
