@@ -1,7 +1,7 @@
 # One command each. CI (.ci/run) runs the same lines.
 
 GO          ?= go
-ALL         := ./... ./cmd/kvtool/...
+ALL         := ./... ./cmd/kvtool/... ./tests/device/...
 STATICCHECK ?= $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 CROSS       := linux/arm64 darwin/arm64 freebsd/amd64 linux/386
 FUZZTIME    ?= 5s
@@ -46,7 +46,8 @@ cross:
 # Each module builds by itself too, as its importers see it.
 modules:
 	GOWORK=off $(GO) build ./... && GOWORK=off $(GO) mod verify
-	cd cmd/kvtool && GOWORK=off $(GO) build ./... && GOWORK=off $(GO) mod tidy -diff
+	cd cmd/kvtool && GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) mod tidy -diff
+	cd tests/device && GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) mod tidy -diff
 	GOWORK=off $(GO) mod tidy -diff
 
 # Every fuzz target for FUZZTIME.
@@ -60,6 +61,7 @@ crash:
 	$(GO) test ./kv -run 'TestFailures$$' -count 1 -timeout 0 -faults $$((500 * $(N))) -v
 	$(GO) test ./tests -run 'Kill|Model|Damage|Truncat|Flip|Older|Forge|Salvage|Torn|Claims|Full|Accident|Beneath|Stray' -count 1 -timeout 0 \
 		-scale $(N) -kills $$((100 * $(N))) -accidents $$((200 * $(N))) -v
+	$(GO) test ./tests/device -count 1 -timeout 0 -cuts $$((100 * $(N))) -v
 
 bench:
 	$(GO) test ./kv -run '^$$' -bench . -count 5
