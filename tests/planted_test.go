@@ -1,0 +1,129 @@
+package tests
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/mmapkv/mmapkv/internal/invariants"
+)
+
+// edit replaces a piece of a source file that occurs in it once.
+type edit struct{ file, old, new string }
+
+// plantedFaults are faults of the product, each with the tests that must find it.
+// DESIGN.md has them as a table.
+var plantedFaults = []struct {
+	name  string
+	edits []edit
+	dir   string // of the module and package whose tests find it
+	tests string
+	args  []string
+}{
+	{"no msync", []edit{{"kv/sync.go", "err := g.file.Sync(from, end-from)", "err := error(nil)"}},
+		"kv", "TestPowerCut", nil},
+	{"MS_ASYNC", []edit{{"mmapfile/sync.go", "unix.MS_SYNC", "unix.MS_ASYNC"}},
+		"mmapfile", "TestSyncReachesDevice", nil},
+	{"MS_ASYNC, on a device whose power is cut", []edit{{"mmapfile/sync.go", "unix.MS_SYNC", "unix.MS_ASYNC"}},
+		"tests/device", "TestPowerCutDevice", []string{"-cuts", "60"}},
+	{"the mark before the sync", []edit{
+		{"kv/sync.go", "		err := g.file.Sync(from, end-from)\n", "		s.mark(g, end, revision)\n		err := g.file.Sync(from, end-from)\n"}},
+		"kv", "TestPowerCut", nil},
+	{"no directory fsync after a rename", []edit{{"kv/compact.go", "if err = c.dir.Sync(); err != nil {", "if false {"}},
+		"kv", "TestPowerCut", nil},
+	{"rename before fsync", []edit{
+		{"kv/compact.go", "	return c.next.file.SyncFile()\n}\n\n// supersede", "	return nil\n}\n\n// supersede"},
+		{"kv/compact.go", "	// A crash here leaves one of the two, either", "	c.next.file.SyncFile()\n	// A crash here leaves one of the two, either"}},
+		"kv", "TestPowerCut", nil},
+	{"ack after a failed sync", []edit{{"kv/sync.go", "		if err != nil {\n			return 0, s.setPoison(err)\n		}\n		if err := s.mark", "		if err := s.mark"}},
+		"kv", "TestFailures", nil},
+	{"another try after a failed sync", []edit{{"kv/sync.go", "		if err != nil {\n			return 0, s.setPoison(err)\n		}\n		if err := s.mark", "		if err != nil {\n			return 0, err\n		}\n		if err := s.mark"}},
+		"kv", "TestFailures", nil},
+	{"no sync of what recovery shows", []edit{{"kv/recover.go", "	if err := g.file.Sync(from, end-from); err != nil {\n		return err\n	}\n", ""}},
+		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
+	{"a torn tail not cut off", []edit{{"kv/recover.go", "	cut := g.file.Size() > length\n", "	cut := false\n"}},
+		"kv", "TestPowerCut", nil},
+	{"an acknowledged batch split", []edit{{"kv/tx.go", "flags := crc.FlagMore", "flags := uint32(0)"}},
+		"kv", "TestPowerCut", nil},
+	{"recovery ends at the mark", []edit{{"kv/recover.go", "	scan := newScanner(g, log[:min(int64(len(log)), maxFileSize)])", "	scan := newScanner(g, log[:min(int64(len(log)), max(mark.Off, crc.HeaderSize))])"}},
+		".", "TestKill", nil},
+	{"a sum that skips the length and the flags", []edit{{"crc/record.go", "	le.PutUint64(b[8:], word)\n	le.PutUint64(b[16:], salt)", "	le.PutUint64(b[16:], salt)"}},
+		".", "TestFlipEveryBit", []string{"-test.short"}},
+	{"an offset not bound into the sum", []edit{{"crc/record.go", "	le.PutUint64(b[24:], uint64(off))\n", ""}},
+		".", "TestDamage", nil},
+	{"a salt not bound into the sum", []edit{{"crc/record.go", "	le.PutUint64(b[16:], salt)\n	le.PutUint64(b[24:]", "	le.PutUint64(b[24:]"}},
+		".", "TestDamage", nil},
+	{"a gap that hides a record", []edit{{"kv/scan.go", " || !c.trusted && r.entry.Revision != max(c.base, c.revision)+1:", ":"}},
+		".", "TestGapHidesNothing", nil},
+	{"a salvage that looks for records page by page", []edit{{"kv/scan.go", "*at < int64(len(c.log)); *at += crc.Align {", "*at < int64(len(c.log)); *at += crc.Page {"}},
+		".", "TestAccidents", nil},
+	{"a durable page written to again", []edit{{"kv/generation.go", "if end == g.sealed {", "if false {"}},
+		"kv", "TestPowerCut", nil},
+}
+
+// Goal: the laboratory finds what it is there to find.
+// Method: each fault is planted in a copy of the source, which go's -overlay puts in the
+// place of the file, and the tests that must find it are run on that and must fail. What
+// does not compile, or can no longer be planted, is a failure of this test.
+func TestPlantedFaults(t *testing.T) {
+	if raceDetector || invariants.Enabled || testing.Short() {
+		t.Skip("the plain tests run it")
+	}
+	root, err := filepath.Abs("..")
+	must(t, err)
+	for _, fault := range plantedFaults {
+		t.Run(fault.name, func(t *testing.T) {
+			overlay := plant(t, root, fault.edits)
+			binary := filepath.Join(t.TempDir(), "planted.test")
+			build := exec.Command("go", "test", "-c", "-overlay", overlay, "-o", binary)
+			build.Dir = filepath.Join(root, "tests", fault.dir)
+			if fault.dir != "." {
+				build.Dir = filepath.Join(root, fault.dir)
+			}
+			if out, err := build.CombinedOutput(); err != nil {
+				t.Fatalf("does not build: %v\n%s", err, out)
+			}
+			run := exec.Command(binary, append([]string{"-test.run", "^" + fault.tests + "$", "-test.timeout", "5m", "-test.v"}, fault.args...)...)
+			run.Dir = build.Dir
+			run.Env = append(os.Environ(), "TMPDIR="+t.TempDir()) // for the images that it keeps
+			out, err := run.CombinedOutput()
+			if _, why, skipped := strings.Cut(string(out), "SKIPPED: "); skipped && err == nil {
+				t.Skipf("SKIPPED: %.100s", why)
+			}
+			if err == nil || !strings.Contains(string(out), "--- FAIL: "+fault.tests) {
+				t.Fatalf("%s does not find it: %v\n%.2000s", fault.tests, err, out)
+			}
+			_, found, _ := strings.Cut(string(out), "--- FAIL: ")
+			t.Logf("found: %.300s", found)
+		})
+	}
+}
+
+// plant writes the edited files, and the overlay that puts them in place.
+func plant(t *testing.T, root string, edits []edit) (overlay string) {
+	t.Helper()
+	dir := t.TempDir()
+	replace := make(map[string]string)
+	for _, e := range edits {
+		file := filepath.Join(root, filepath.FromSlash(e.file))
+		source := file
+		if edited, ok := replace[file]; ok {
+			source = edited
+		}
+		b, err := os.ReadFile(source)
+		must(t, err)
+		if n := strings.Count(string(b), e.old); n != 1 {
+			t.Fatalf("%s has %d places for %q", e.file, n, e.old)
+		}
+		replace[file] = filepath.Join(dir, strings.ReplaceAll(e.file, "/", "-"))
+		must(t, os.WriteFile(replace[file], []byte(strings.Replace(string(b), e.old, e.new, 1)), 0o600))
+	}
+	b, err := json.Marshal(map[string]any{"Replace": replace})
+	must(t, err)
+	overlay = filepath.Join(dir, "overlay.json")
+	must(t, os.WriteFile(overlay, b, 0o600))
+	return overlay
+}
