@@ -267,3 +267,28 @@ func TestClockSetBack(t *testing.T) {
 	}
 	mustGet(t, s, "l", "v")
 }
+
+// Goal: a write that found no space is tried again if a compaction came between, little
+// as is dead then; and not for ever. Method: the compaction made in between by hand.
+func TestRetryAfterCompaction(t *testing.T) {
+	s := openTestAt(t, filepath.Join(t.TempDir(), "store"), &Options{CompactAt: 0.9})
+	if err := s.Put([]byte("k"), []byte("v")); err != nil {
+		t.Fatal(err)
+	}
+	again := s.retry()
+	if again.withSpace(ErrFull) {
+		t.Error("nothing is dead, and yet it is worth another try")
+	}
+	tries := 0
+	for ; tries < 10; tries++ {
+		if _, err := s.Compact(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if !again.withSpace(ErrFull) {
+			break
+		}
+	}
+	if tries != 3 {
+		t.Errorf("%d tries, want 3", tries)
+	}
+}

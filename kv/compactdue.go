@@ -60,14 +60,31 @@ func (s *Store) expiredBytes(g *generation, end int64) (n int64, err error) {
 	}
 }
 
-// compactForSpace compacts if err says that a write found no space, and if that
-// promises some. It tells whether the write is worth another try: a few times, for
-// others may have used the space up again.
-func (s *Store) compactForSpace(err error, tries int) bool {
-	if err == nil || tries == 3 || !errors.Is(err, ErrFull) && !errors.Is(err, mmapfile.ErrNoSpace) {
+// retry is a write that may be tried again. gen is the generation that it was tried
+// on, or an earlier one.
+type retry struct {
+	s     *Store
+	gen   *generation
+	tries int
+}
+
+func (s *Store) retry() retry { return retry{s: s, gen: s.gen.Load()} }
+
+// withSpace compacts if err says that the write found no space, and if that promises
+// some. It tells whether the write is worth another try: a few times, for others may
+// have used the space up again.
+func (r *retry) withSpace(err error) bool {
+	if err == nil || r.tries == 3 || !errors.Is(err, ErrFull) && !errors.Is(err, mmapfile.ErrNoSpace) {
 		return false
 	}
+	s := r.s
 	g := s.gen.Load()
+	if g != r.gen {
+		// Somebody else compacted: before the write was tried or, more likely, after.
+		r.gen = g
+		r.tries++
+		return g != nil
+	}
 	if g == nil || s.opts.CompactAt < 0 || g.dead()+g.mortal.Load() < g.end.Load()/8 {
 		return false
 	}
@@ -76,10 +93,13 @@ func (s *Store) compactForSpace(err error, tries int) bool {
 		return false
 	}
 	defer release()
-	if s.gen.Load() != g {
-		return true // another writer that found no space was first
+	r.tries++
+	if s.gen.Load() == g {
+		c := &compaction{s: s, ctx: s.closing, old: g}
+		if _, err = c.report("compact"); err != nil {
+			return false
+		}
 	}
-	c := &compaction{s: s, ctx: s.closing, old: g}
-	_, err = c.report("compact")
-	return err == nil
+	r.gen = s.gen.Load()
+	return true
 }

@@ -89,8 +89,9 @@ func (s *Store) write(op string, e *codec.Entry, durable bool) error {
 		return s.wrap(op, 0, err)
 	}
 	s.warm(e.Key)
+	again := s.retry()
 	revision, err := s.writeLocked(e)
-	for tries := 0; s.compactForSpace(err, tries); tries++ {
+	for again.withSpace(err) {
 		revision, err = s.writeLocked(e)
 	}
 	return s.finish(op, revision, durable, err)
@@ -220,6 +221,7 @@ func (s *Store) Compute(key []byte, fn func(old []byte, ok bool) (value []byte, 
 		return s.wrap("compute", 0, err)
 	}
 	var e *codec.Entry
+	again := s.retry()
 	at, revision, err := s.locked(func(g *generation) (uint64, error) {
 		var err error
 		if e, err = s.compute(g, key, fn); err != nil || e == nil {
@@ -227,7 +229,7 @@ func (s *Store) Compute(key []byte, fn func(old []byte, ok bool) (value []byte, 
 		}
 		return s.appendOne(g, e)
 	})
-	for tries := 0; s.compactForSpace(err, tries); tries++ {
+	for again.withSpace(err) {
 		revision, err = s.lockedAt(at, err, func(g *generation) (uint64, error) { return s.appendOne(g, e) })
 	}
 	return s.finish("compute", revision, false, err)

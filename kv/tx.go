@@ -29,6 +29,7 @@ type Tx struct {
 func (s *Store) Update(fn func(tx *Tx) error) error {
 	var fnErr error
 	tx := &Tx{s: s, at: make(map[string]int)}
+	again := s.retry()
 	at, revision, err := s.locked(func(g *generation) (uint64, error) {
 		defer func() { tx.over = true }()
 		if fnErr = fn(tx); fnErr != nil {
@@ -39,7 +40,7 @@ func (s *Store) Update(fn func(tx *Tx) error) error {
 	if fnErr != nil {
 		return fnErr
 	}
-	for tries := 0; s.compactForSpace(err, tries); tries++ {
+	for again.withSpace(err) {
 		revision, err = s.lockedAt(at, err, func(g *generation) (uint64, error) { return s.appendAll(g, tx) })
 	}
 	return s.finish("update", revision, tx.durable, err)
