@@ -182,8 +182,8 @@ func (c *compaction) copyMost() error {
 
 // copyTo deals with the records of the old log up to end: it copies those that
 // are current now, for whatever replaces them lies further on. Tombstones and
-// expired entries are left behind, but for those since the compaction began: they
-// may replace what has been copied. A transaction loses its marks, as the whole
+// expired entries are left behind, but for the last record and those since the
+// compaction began: they may replace what has been copied. A transaction loses its marks, as the whole
 // next log shows at once.
 func (c *compaction) copyTo(end int64) (err error) {
 	guard := mmapfile.EnterGuard()
@@ -208,8 +208,14 @@ func (c *compaction) copyTo(end int64) (err error) {
 		}
 		for i := range items {
 			it := &items[i]
+			if it.current < 0 {
+				return c.s.wrapRecord("compact", c.old, it.off, errChanged)
+			}
 			gone := it.entry.Kind == codec.Delete || c.s.clock.expired(it.entry.Expiry)
-			if gone && it.off < c.boundary || !gone && !it.live() {
+			// The very last is copied whatever it is, so that the next log goes on from
+			// its revision: a gap behind it hides nothing then.
+			last := it.off+it.size == end
+			if gone && it.off < c.boundary && !last || !gone && !it.live() {
 				continue
 			}
 			if err := c.copyRecord(it); err != nil {

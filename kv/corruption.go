@@ -47,9 +47,15 @@ func (c *corruptions) isNew(p place) (yes, last bool) {
 	return true, len(c.told) == maxTold
 }
 
+// changedAt is errChanged of the record at off.
+func changedAt(off int64) error {
+	return &CorruptError{Ranges: []Range{{Off: off, Len: crc.FrameSize}}, What: errChanged.Error()}
+}
+
 // found counts damage that was met, and tells of it the first time that it is met
 // at its place: a record that is read again and again is no reason for a flood.
 func (s *Store) found(damage *CorruptError) {
+	damage.Path = s.path
 	s.corruptions.count.Add(uint64(len(damage.Ranges)))
 	at := place{off: damage.Ranges[0].Off}
 	if g := s.gen.Load(); g != nil {
@@ -73,8 +79,8 @@ func (s *Store) found(damage *CorruptError) {
 func (s *Store) foundIn(err *Error) {
 	var damage *CorruptError
 	switch {
-	case !errors.Is(err, ErrCorrupt):
-		return
+	case !errors.Is(err, ErrCorrupt) || errors.Is(err, ErrPoisoned):
+		return // what poisoned was counted when it was met
 	case !errors.As(err, &damage):
 		damage = &CorruptError{Path: s.path, Ranges: []Range{{Off: 0, Len: crc.HeaderSize}}, What: err.Err.Error()}
 	}

@@ -119,7 +119,7 @@ type Hooks struct {
 	// Compacted is called after each compaction.
 	Compacted func(info CompactInfo, err error)
 	// Corrupted is called when damage is found: by Open, whether it refuses the
-	// store or salvages it, by a read (see Options.VerifyReads), by Verify or Compact,
+	// store or salvages it, by a read (see Options.VerifyReads), by Verify, Compact or WriteTo,
 	// or in what a read-only handle takes in. It is called once for each place, and
 	// for the first 1024 places only; Stats().Corruptions counts on. err must not be
 	// changed.

@@ -25,7 +25,7 @@ func (s *Store) recover(g *generation, h *head) (err error) {
 	s.clock.seen(mark.Stamp)
 	promised := mark.Off
 	log := g.bytes()
-	if s.opts.ReadOnly {
+	if s.opts.ReadOnly && !h.unreadable {
 		// A writer may have added to the file since it was mapped.
 		word := g.tailWord().Load()
 		if err := g.refresh(); err != nil {
@@ -46,14 +46,15 @@ func (s *Store) recover(g *generation, h *head) (err error) {
 		}
 	}
 
-	if h.unmarked && !s.opts.SyncAligned { // with it, the page may have been in flight
-		// Torn or damaged, nobody can tell: nothing is dropped. With no log at all,
-		// nobody can tell that there was none.
-		promised = max(promised, writtenEnd(log), crc.HeaderSize+crc.Align)
-	}
-
 	scan := newScanner(g, log[:min(int64(len(log)), maxFileSize)])
 	run, why, err := s.replay(g, &scan)
+	if h.unmarked && (!s.opts.SyncAligned || scan.gapsBehind() > 1) {
+		// Torn or damaged, nobody can tell: nothing is dropped. With no log at all,
+		// nobody can tell that there was none. With Options.SyncAligned the page of the
+		// marks may have been in flight, and with it what a sync was to cover and what was
+		// written meanwhile. There is one gap between them.
+		promised = max(promised, scan.writtenEnd(), crc.HeaderSize+crc.Align)
+	}
 	_, unreadable := why.(*mmapfile.FaultError)
 	if err != nil || errors.Is(why, crc.ErrFlags) || unreadable && !s.opts.Salvage {
 		return errors.Join(err, why)
@@ -79,12 +80,6 @@ func (s *Store) recover(g *generation, h *head) (err error) {
 		return nil
 	}
 	return s.wrap("open", damaged, corrupt)
-}
-
-// writtenEnd returns the end of the last word of log that is not zero.
-func writtenEnd(log []byte) int64 {
-	n := len(bytes.TrimRight(log, "\x00"))
-	return min(int64(n+crc.Align-1)&^(crc.Align-1), int64(len(log)))
 }
 
 // replay enters into the index of g what scan finds, run by run. It returns where
@@ -202,7 +197,7 @@ func (s *Store) settle(g *generation) (err error) {
 	original, copied := b[:crc.ImmutableSize], b[crc.CopyOff:crc.HeaderSize]
 	lost := !bytes.Equal(original, copied)
 	if lost {
-		s.opts.Logger.Warn("the copy of the header was damaged: written again", "path", s.path)
+		s.found(&CorruptError{Path: s.path, Ranges: []Range{copyPart}, What: "the copy of the header is not one; it is written again"})
 		copy(copied, original)
 	}
 	if from != end || size != length || lost || g.tailWord().Load() != uint64(end) {
@@ -238,12 +233,25 @@ func (s *Store) settleTail(g *generation, from, end, length int64, first bool) e
 	// After a kill the page cache shows records that never reached the disk, and
 	// after a failed sync it calls such pages clean. A page that is stored to is
 	// dirty again, so that this sync writes it.
+	//
+	// With Options.SyncAligned a page that may hold durable records is left alone where
+	// that can be told: what a gap follows was synced before, and what was found when
+	// the machine started came from the device.
 	m := g.log.current.Load()
 	page := int64(os.Getpagesize())
-	for off := from &^ (page - 1); off < end; off += page {
+	redo := from
+	if s.opts.SyncAligned {
+		if next, ok := crc.Gap(g.bytes(), from); ok {
+			redo = min(next, end)
+		}
+		if first {
+			redo = end
+		}
+	}
+	for off := redo &^ (page - 1); off < end && redo < end; off += page {
 		m.Word(off).Add(0)
 	}
-	if err := g.file.Sync(from, end-from); err != nil {
+	if err := g.file.Sync(redo, end-redo); err != nil {
 		return err
 	}
 	g.tailWord().Store(uint64(end))

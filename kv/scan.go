@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"bytes"
 	"errors"
 	"os"
 
@@ -28,7 +29,6 @@ type scanner struct {
 	mapped   *mmapfile.File // whose faults resync passes over
 	log      []byte         // the file's bytes from 0 to where the scan ends
 	salt     uint64
-	base     uint64 // revision of the store when the generation began
 	off      int64  // of the next record
 	revision uint64 // of the last record
 	more     bool   // the last record's transaction goes on
@@ -39,7 +39,7 @@ type scanner struct {
 }
 
 func newScanner(g *generation, log []byte) scanner {
-	return scanner{mapped: g.mapped, log: log, salt: g.header.Salt, base: g.header.BaseRevision, off: crc.HeaderSize, missing: g.missing}
+	return scanner{mapped: g.mapped, log: log, salt: g.header.Salt, off: crc.HeaderSize, missing: g.missing}
 }
 
 // next returns the next record. Where none verifies it returns the reason and
@@ -98,7 +98,7 @@ func (c *scanner) afterGap() (logRecord, error) {
 	switch {
 	case errors.Is(err, crc.ErrFlags):
 		return r, err // a later version wrote it
-	case err != nil || !c.trusted && r.entry.Revision != max(c.base, c.revision)+1:
+	case err != nil || !c.trusted && r.entry.Revision != c.revision+1:
 		return r, errNoGap
 	}
 	return r, nil
@@ -147,4 +147,38 @@ func (c *scanner) seek(at *int64) (found bool, err error) {
 	}
 	*at = int64(len(c.log))
 	return false, nil
+}
+
+// writtenEnd returns the end of the last word of the log that is not zero. A page that
+// cannot be read counts as written.
+func (c *scanner) writtenEnd() (end int64) {
+	var fault error
+	defer func() {
+		if f, ok := fault.(*mmapfile.FaultError); ok {
+			end = min(pageOf(f.Off)+int64(os.Getpagesize()), int64(len(c.log)))
+		}
+	}()
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(c.mapped, &fault)
+	n := len(bytes.TrimRight(c.log, "\x00"))
+	return min(int64(n+crc.Align-1)&^(crc.Align-1), int64(len(c.log)))
+}
+
+// gapsBehind counts the gaps between records that verify behind the scan's end: for
+// each a sync was begun after the record before it.
+func (c *scanner) gapsBehind() (n int) {
+	ahead := *c
+	for ahead.search = nil; ahead.resync(); {
+		for {
+			from := ahead.off
+			r, err := ahead.next()
+			if err != nil {
+				break
+			}
+			if r.off != from {
+				n++
+			}
+		}
+	}
+	return n
 }

@@ -274,7 +274,7 @@ func (ix *index) rewrite(h uint64, split bool) error {
 func (ix *index) strand(slot uint64) error {
 	off := int64(slot&offMask) << 3
 	if !ix.tagIs(slot, off) {
-		return errChanged
+		return changedAt(off)
 	}
 	ix.keys.Add(-1) // overflow counts it again
 	key, _ := ix.log.key(off)
@@ -309,7 +309,7 @@ func (ix *index) enlarge(slots int) error {
 		off := int64(slot&offMask) << 3
 		if !ix.tagIs(slot, off) {
 			ix.segs[0] = seg
-			return errChanged
+			return changedAt(off)
 		}
 		key, _ := ix.log.key(off)
 		pos, d := vacancy(t2.slots(0), t2.mask, ix.hash.sum(key))

@@ -29,7 +29,7 @@ type Stats struct {
 
 	Syncs, Grows, Compactions uint64
 	// Corruptions counts how often damage was met: by Open, by reads (see
-	// Options.VerifyReads), Verify and Compact, and in what a read-only handle takes
+	// Options.VerifyReads), Verify, Compact and WriteTo, and in what a read-only handle takes
 	// in. What is met twice counts twice.
 	Corruptions uint64
 
@@ -46,7 +46,7 @@ func (s *Store) Stats() Stats {
 		return Stats{Corruptions: s.corruptions.count.Load()}
 	}
 	durable, err := s.durable(g)
-	if err != nil {
+	if err != nil && !s.opts.Salvage { // which tells what is missing all the same
 		return Stats{Corruptions: s.corruptions.count.Load()}
 	}
 	return Stats{
@@ -107,7 +107,7 @@ func Inspect(path string) (info FileInfo, err error) {
 	defer f.Close()
 	h, err := readHeader(f)
 	if err == nil {
-		err = h.damage
+		err = h.refuse(resolved)
 	}
 	if err != nil {
 		return info, wrapError("inspect", resolved, 0, err)

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -187,7 +188,7 @@ func (s *Store) load(f file) (*generation, error) {
 	g := newGeneration(f, h.Header)
 	g.marks, g.marksSynced = h.nextMark, h.nextMark
 	if h.damage != nil {
-		g.missing, g.reached = append(g.missing, immutablePart), append(g.reached, 0)
+		g.missing, g.reached = append(g.missing, h.lost), append(g.reached, 0)
 	}
 	return g, s.recover(g, &h)
 }
@@ -195,49 +196,76 @@ func (s *Store) load(f file) (*generation, error) {
 // head is what a file's header says.
 type head struct {
 	crc.Header
-	damage   error // why header and copy are not both as they were; nil: the header is sound
-	mark     crc.Mark
-	unmarked bool   // the mutable page was lost, and with it the knowledge of what was synced
-	nextMark uint64 // slot
-	holder   uint64
+	damage     error // why header and copy are not both as they were; nil: the header is sound
+	lost       Range // what is damaged, if damage says so
+	mark       crc.Mark
+	unmarked   bool   // the mutable page was lost, and with it the knowledge of what was synced
+	unreadable bool   // the mutable page cannot even be read
+	nextMark   uint64 // slot
+	holder     uint64
 }
 
-// immutablePart is where the immutable part of a header lies.
-var immutablePart = Range{Off: 0, Len: crc.ImmutableSize}
+// immutablePart is where the immutable part of a header lies, and copyPart its copy.
+var (
+	immutablePart = Range{Off: 0, Len: crc.ImmutableSize}
+	copyPart      = Range{Off: crc.CopyOff, Len: crc.ImmutableSize}
+)
 
 // readHeader reads the header of f. To salvage, its copy is as good.
 func (s *Store) readHeader(f file) (head, error) {
 	h, err := readHeader(f)
-	if err == nil && h.damage != nil && !s.opts.Salvage {
-		err = &CorruptError{Path: s.path, Ranges: []Range{immutablePart}, What: h.damage.Error()}
+	if err == nil && !s.opts.Salvage {
+		err = h.refuse(s.path)
 	}
 	return h, err
 }
 
+// refuse returns why a header is not to be believed unless there is no better one.
+func (h *head) refuse(path string) error {
+	var fault *mmapfile.FaultError
+	if h.damage == nil || errors.As(h.damage, &fault) {
+		return h.damage
+	}
+	return &CorruptError{Path: path, Ranges: []Range{h.lost}, What: h.damage.Error()}
+}
+
 func readHeader(f file) (h head, err error) {
-	guard := mmapfile.EnterGuard()
-	defer guard.Exit(f.mapped(), &err)
 	m := f.Mapping()
 	defer runtime.KeepAlive(m)
 	log := m.Bytes()
 	b := log[:min(len(log), crc.HeaderSize)]
-	h.Header, err = crc.DecodeHeader(b)
-	copied, copyErr := crc.DecodeCopy(b)
+	err = guarded(f, func() (err error) { h.Header, err = crc.DecodeHeader(b); return err })
+	var copied crc.Header
+	copyErr := guarded(f, func() (err error) { copied, err = crc.DecodeCopy(b); return err })
 	switch {
 	case err != nil && copyErr != nil:
 		return h, err
 	case err != nil:
-		h.Header, h.damage = copied, fmt.Errorf("%w, though its copy is whole", err)
+		h.Header, h.damage, h.lost = copied, fmt.Errorf("%w, though its copy is whole", err), immutablePart
 	case copyErr == nil && copied != h.Header:
-		h.damage = errTwoHeaders
+		h.damage, h.lost = errTwoHeaders, copyPart
 		if firstRecord(f.mapped(), log, copied.Salt) < firstRecord(f.mapped(), log, h.Salt) {
-			h.Header = copied
+			h.Header, h.lost = copied, immutablePart
 		}
 	}
-	h.mark, h.nextMark = crc.DecodeMark(b, &h.Header), crc.NextMark(b, &h.Header)
+	err = guarded(f, func() error {
+		h.mark, h.nextMark = crc.DecodeMark(b, &h.Header), crc.NextMark(b, &h.Header)
+		h.holder = m.Word(crc.HolderOff).Load()
+		return nil
+	})
+	if err != nil {
+		h.damage, h.lost, h.unreadable = cmp.Or(h.damage, err), Range{crc.Page, crc.HeaderSize - crc.Page}, true
+		h.mark = crc.Mark{Off: crc.HeaderSize, Revision: h.BaseRevision}
+	}
 	h.unmarked = (copyErr != nil || copied != h.Header) && h.mark.Off == crc.HeaderSize
-	h.holder = m.Word(crc.HolderOff).Load()
 	return h, nil
+}
+
+// guarded runs fn, which reads the mapping of f.
+func guarded(f file, fn func() error) (err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(f.mapped(), &err)
+	return fn()
 }
 
 // errTwoHeaders: one of the two pages is another file's. Which one, only the records

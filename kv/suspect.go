@@ -36,7 +36,7 @@ func (s *Store) Suspects(ctx context.Context) iter.Seq2[Suspect, error] {
 			return
 		}
 		for i, r := range g.missing {
-			if r == immutablePart {
+			if r.Off < crc.HeaderSize {
 				continue
 			}
 			d := s.newDebris(g, r, g.reached[i])

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -169,6 +170,10 @@ func (s *Store) Sync() error {
 func (s *Store) setPoison(cause error) error {
 	err := fmt.Errorf("%w: %w", ErrPoisoned, cause)
 	if s.poison.CompareAndSwap(nil, &err) {
+		var damage *CorruptError
+		if errors.As(cause, &damage) {
+			s.found(damage)
+		}
 		s.opts.Logger.Error("a sync or a write failed half-way: no more writes until the store is opened again", "path", s.path, "err", cause)
 	}
 	return *s.poison.Load()

@@ -61,7 +61,7 @@ type verification struct {
 
 func (s *Store) verifyLog(ctx context.Context, v *view, r *verification) error {
 	for _, m := range v.g.missing {
-		if m == immutablePart {
+		if m.Off < crc.HeaderSize {
 			continue // verifyIndex tells more
 		}
 		r.violate(m.Off, "%d bytes hold no record that verifies", m.Len)
@@ -143,11 +143,15 @@ func (s *Store) verifyIndex(v *view, r *verification) (err error) {
 		r.violate(off, "the index does not have the key of this record")
 	}
 	head := v.g.bytes()[:crc.HeaderSize]
-	if h, err := crc.DecodeHeader(head); err != nil || h != v.g.header {
-		r.violate(0, "the header is not what it was when the store was opened: %v", err)
-	}
-	if h, err := crc.DecodeCopy(head); err != nil || h != v.g.header {
-		r.violate(crc.CopyOff, "the copy of the header is not what it was when the store was opened: %v", err)
+	for _, part := range []struct {
+		name   string
+		at     Range
+		decode func([]byte) (crc.Header, error)
+	}{{"header", immutablePart, crc.DecodeHeader}, {"copy of the header", copyPart, crc.DecodeCopy}} {
+		if h, err := part.decode(head); err != nil || h != v.g.header {
+			r.violate(part.at.Off, "the %s is not what it was when the store was opened: %v", part.name, err)
+			s.found(&CorruptError{Path: s.path, Ranges: []Range{part.at}, What: "the " + part.name + " has changed"})
+		}
 	}
 	// The mark first: the log may have grown since.
 	mark, word := v.g.durableMark(), v.g.tailWord().Load()

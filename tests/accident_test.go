@@ -246,9 +246,9 @@ func (sc *scene) outlook(b []byte) (o outlook) {
 		return outlook{noStore: true}
 	case err != nil || copyErr == nil && copied != h && sc.firstIntact(b, copied) < sc.firstIntact(b, h):
 		h = copied
-		fallthrough
-	case copyErr == nil && copied != h:
 		first = []kv.Range{{Off: 0, Len: crc.ImmutableSize}}
+	case copyErr == nil && copied != h:
+		first = []kv.Range{{Off: crc.CopyOff, Len: crc.ImmutableSize}}
 	}
 	promised := crc.DecodeMark(head, &h).Off
 	if promised == crc.HeaderSize && (copyErr != nil || copied != h) {

@@ -92,13 +92,50 @@ func TestSyncAligned(t *testing.T) {
 	}
 }
 
+// Goal: with SyncAligned, which takes a lost page of marks for one that was in flight,
+// damage to what had been durable for long is refused all the same.
+// Method: the page of the marks and the first page of the log zeroed.
+func TestAlignedWithoutMarks(t *testing.T) {
+	path := storePath(t)
+	want, _ := alignedStore(t, path, 20)
+	b, err := os.ReadFile(path)
+	must(t, err)
+	clear(b[crc.Page:crc.HeaderSize])
+	must(t, outcomeAt(t, path, bytes.Clone(b), want, kv.Options{SyncAligned: true}))
+	clear(b[crc.Page : crc.HeaderSize+crc.Page])
+	for _, readOnly := range []bool{false, true} {
+		err := outcomeAt(t, path, bytes.Clone(b), nil, kv.Options{SyncAligned: true, ReadOnly: readOnly})
+		if !errors.Is(err, kv.ErrCorrupt) {
+			t.Errorf("read-only %v: %v", readOnly, err)
+		}
+	}
+}
+
 // Goal: a gap that a writer leaves never hides a durable record that became one.
 // Method: of a store full of gaps, the bytes of each record and all up to the end of its
 // page zeroed in turn, which is what a gap looks like; the page behind may well begin
 // with a record that verifies.
 func TestGapHidesNothing(t *testing.T) {
+	for _, compacted := range []bool{false, true} {
+		gapHidesNothing(t, compacted)
+	}
+}
+
+func gapHidesNothing(t *testing.T, compacted bool) {
 	path := storePath(t)
 	want, records := alignedStore(t, path, 20)
+	if compacted {
+		// The last record is a tombstone, which a compaction would rather leave behind.
+		s := open(t, path, &kv.Options{SyncAligned: true, CompactAt: -1})
+		must(t, s.Delete([]byte("plain3")))
+		delete(want, "plain3")
+		_, err := s.Compact(t.Context())
+		must(t, err)
+		must(t, s.PutDurable([]byte("after"), []byte("x")))
+		want["after"] = "x"
+		records = recordsOf(t, s)
+		closeSound(t, s)
+	}
 	sound, err := os.ReadFile(path)
 	must(t, err)
 	must(t, outcomeAt(t, path, sound, want, kv.Options{}))
