@@ -24,30 +24,30 @@ var plantedFaults = []struct {
 	args  []string
 }{
 	{"no msync", []edit{{"kv/sync.go", "err := g.file.Sync(from, end-from)", "err := error(nil)"}},
-		"kv", "TestPowerCut", nil},
+		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
 	{"MS_ASYNC", []edit{{"mmapfile/sync.go", "unix.MS_SYNC", "unix.MS_ASYNC"}},
 		"mmapfile", "TestSyncReachesDevice", nil},
 	{"MS_ASYNC, on a device whose power is cut", []edit{{"mmapfile/sync.go", "unix.MS_SYNC", "unix.MS_ASYNC"}},
 		"tests/device", "TestPowerCutDevice", []string{"-cuts", "60"}},
 	{"the mark before the sync", []edit{
 		{"kv/sync.go", "		err := g.file.Sync(from, end-from)\n", "		s.mark(g, end, revision)\n		err := g.file.Sync(from, end-from)\n"}},
-		"kv", "TestPowerCut", nil},
+		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
 	{"no directory fsync after a rename", []edit{{"kv/compact.go", "if err = c.dir.Sync(); err != nil {", "if false {"}},
-		"kv", "TestPowerCut", nil},
+		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
 	{"rename before fsync", []edit{
 		{"kv/compact.go", "	return c.next.file.SyncFile()\n}\n\n// supersede", "	return nil\n}\n\n// supersede"},
-		{"kv/compact.go", "	// A crash here leaves one of the two, either", "	c.next.file.SyncFile()\n	// A crash here leaves one of the two, either"}},
-		"kv", "TestPowerCut", nil},
+		{"kv/compact.go", "	if c.dir != nil {\n", "	if c.next != nil {\n		c.next.file.SyncFile()\n	}\n	if c.dir != nil {\n"}},
+		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
 	{"ack after a failed sync", []edit{{"kv/sync.go", "		if err != nil {\n			return 0, s.setPoison(err)\n		}\n		if err := s.mark", "		if err := s.mark"}},
 		"kv", "TestFailures", nil},
 	{"another try after a failed sync", []edit{{"kv/sync.go", "		if err != nil {\n			return 0, s.setPoison(err)\n		}\n		if err := s.mark", "		if err != nil {\n			return 0, err\n		}\n		if err := s.mark"}},
 		"kv", "TestFailures", nil},
-	{"no sync of what recovery shows", []edit{{"kv/recover.go", "	if err := g.file.Sync(from, end-from); err != nil {\n		return err\n	}\n", ""}},
+	{"no sync of what recovery shows", []edit{{"kv/recover.go", "	if err := g.file.Sync(redo, end-redo); err != nil {\n		return err\n	}\n", ""}},
 		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
 	{"a torn tail not cut off", []edit{{"kv/recover.go", "	cut := g.file.Size() > length\n", "	cut := false\n"}},
-		"kv", "TestPowerCut", nil},
+		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
 	{"an acknowledged batch split", []edit{{"kv/tx.go", "flags := crc.FlagMore", "flags := uint32(0)"}},
-		"kv", "TestPowerCut", nil},
+		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
 	{"recovery ends at the mark", []edit{{"kv/recover.go", "	scan := newScanner(g, log[:min(int64(len(log)), maxFileSize)])", "	scan := newScanner(g, log[:min(int64(len(log)), max(mark.Off, crc.HeaderSize))])"}},
 		".", "TestKill", nil},
 	{"a sum that skips the length and the flags", []edit{{"crc/record.go", "	le.PutUint64(b[8:], word)\n	le.PutUint64(b[16:], salt)", "	le.PutUint64(b[16:], salt)"}},
@@ -61,7 +61,7 @@ var plantedFaults = []struct {
 	{"a salvage that looks for records page by page", []edit{{"kv/scan.go", "*at < int64(len(c.log)); *at += crc.Align {", "*at < int64(len(c.log)); *at += crc.Page {"}},
 		".", "TestAccidents", nil},
 	{"a durable page written to again", []edit{{"kv/generation.go", "if end == g.sealed {", "if false {"}},
-		"kv", "TestPowerCut", nil},
+		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
 }
 
 // Goal: the laboratory finds what it is there to find.
