@@ -74,7 +74,9 @@ type Options struct {
 	// that may destroy what they are writing when the power fails, rather than leave
 	// it old or new. A durable write then takes a page at least, however small it is;
 	// writes that share a sync share its last page. It may be set and unset from one
-	// Open to the next. Default: off; see RELIABILITY.md for what it costs.
+	// Open to the next; but after a power cut the first Open, be it ReadOnly, must have
+	// it too, or it may take what was destroyed in flight for corruption, and refuse.
+	// Default: off; see RELIABILITY.md for what it costs.
 	SyncAligned bool
 	// MaxSize bounds the file, in bytes; at the bound writes return ErrFull.
 	// Default 0: 8 TiB, the limit of the format.

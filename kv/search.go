@@ -41,7 +41,7 @@ func (y *search) verify(c *scanner, off int64) (crc.Record, error) {
 	}
 	n := int64(len(rec.Payload))
 	class := bits.Len64(uint64(n))
-	if y.isLost(off, rec.Size) || n > y.allowance[class] || !isEntry(c, rec.Payload) {
+	if y.isLost(off, rec.Size) || n > y.allowance[class] || !isEntry(rec.Payload, c.revision, maxRevision) {
 		return rec, crc.ErrSum
 	}
 	// Paid ahead, for the sum may meet a page that cannot be read.
@@ -52,13 +52,13 @@ func (y *search) verify(c *scanner, off int64) (crc.Record, error) {
 	return rec, err
 }
 
-// isEntry tells whether p holds an entry that may be the next of c.
-func isEntry(c *scanner, p []byte) bool {
-	if _, ok := codec.Key(p); !ok { // the words of Decode for what is wrong cost more
+// isEntry tells whether p holds an entry of a revision above after and up to last.
+func isEntry(p []byte, after, last uint64) bool {
+	if key, ok := codec.Key(p); !ok || len(key) > MaxKeySize { // the words of Decode for what is wrong cost more
 		return false
 	}
 	e, err := codec.Decode(p)
-	return err == nil && c.follows(e.Revision)
+	return err == nil && after < e.Revision && e.Revision <= last
 }
 
 // lose notes that the byte at off cannot be read. It returns the offset of its

@@ -60,21 +60,21 @@ func (s *Store) Suspects(ctx context.Context) iter.Seq2[Suspect, error] {
 
 // debris is a damaged range that is looked through.
 type debris struct {
-	mapped        *mmapfile.File
-	log           []byte // ends with the range
-	off           int64
-	begin         int64  // where a record must have begun
-	after, before uint64 // the revisions in the range lie between them
+	mapped      *mmapfile.File
+	log         []byte // ends with the range
+	off         int64
+	begin       int64  // where a record must have begun
+	after, last uint64 // the revisions in the range are above after and up to last
 }
 
 func (s *Store) newDebris(g *generation, r Range, after uint64) *debris {
 	log := g.bytes()
-	d := &debris{mapped: g.mapped, off: r.Off, begin: r.Off, after: after, before: maxRevision}
+	d := &debris{mapped: g.mapped, off: r.Off, begin: r.Off, after: after, last: maxRevision}
 	d.log = log[:min(r.Off+r.Len, int64(len(log)))]
 	next := newScanner(g, log)
 	next.off, next.missing = int64(len(d.log)), nil
 	if rec, err := d.read(&next); err == nil {
-		d.before = rec.entry.Revision
+		d.last = rec.entry.Revision - 1
 	}
 	return d
 }
@@ -100,7 +100,8 @@ func (d *debris) next() (found *Suspect, err error) {
 	for end := min(int64(len(d.log)), d.off+suspectStep); d.off < end; d.off += crc.Align {
 		rec, err := crc.Read(d.log, d.off)
 		if err == nil {
-			if e, ok := d.entry(rec.Payload); ok {
+			if isEntry(rec.Payload, d.after, d.last) {
+				e, _ := codec.Decode(rec.Payload)
 				found = &Suspect{Off: d.off, Key: bytes.Clone(e.Key), Revision: e.Revision, Deleted: e.Kind == codec.Delete}
 				d.off += rec.Size
 				d.begin = d.off
@@ -116,13 +117,4 @@ func (d *debris) next() (found *Suspect, err error) {
 		}
 	}
 	return nil, nil
-}
-
-// entry returns the entry that p holds, if it may be one of the range.
-func (d *debris) entry(p []byte) (codec.Entry, bool) {
-	if _, ok := codec.Key(p); !ok { // the words of Decode for what is wrong cost more
-		return codec.Entry{}, false
-	}
-	e, err := codec.Decode(p)
-	return e, err == nil && len(e.Key) <= MaxKeySize && d.after < e.Revision && e.Revision < d.before
 }

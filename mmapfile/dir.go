@@ -38,13 +38,3 @@ func (d *Dir) Close() {
 		d.fd = -1
 	}
 }
-
-// SyncDir is OpenDir, Sync and Close.
-func SyncDir(path string) error {
-	d, err := OpenDir(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}

@@ -74,7 +74,7 @@ func Open(path string, mode Mode) (*File, error) {
 // maps it for reading and writing. The path must not exist, not even as a
 // symbolic link (fs.ErrExist). The file gets exactly the permission bits of perm,
 // whatever the umask. Neither the file nor its name is durable yet: see SyncFile
-// and SyncDir. When Create fails after it made the file, it removes it.
+// and OpenDir. When Create fails after it made the file, it removes it.
 //
 // Errors are those of Open and Grow.
 func Create(path string, perm fs.FileMode, size int64) (*File, error) {

@@ -39,7 +39,7 @@
 // # Where it works
 //
 // Linux, macOS and FreeBSD, on little-endian machines. Elsewhere the package
-// compiles and [Open], [Create], [OpenDir], [SyncDir] and [NewRegion] return an error that
+// compiles and [Open], [Create], [OpenDir] and [NewRegion] return an error that
 // matches [errors.ErrUnsupported].
 //
 // All methods of a File may be called from several goroutines at once. Several

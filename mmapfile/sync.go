@@ -45,7 +45,7 @@ func (f *File) Sync(off, n int64) error {
 }
 
 // SyncFile makes the whole file durable: all bytes, its length and its metadata.
-// Its name is the directory's, see SyncDir. Errors as those of Sync.
+// Its name is the directory's, see OpenDir. Errors as those of Sync.
 func (f *File) SyncFile() error {
 	return f.withFD("fsync", func(fd int) error {
 		if err := fullSync(fd); err != nil {

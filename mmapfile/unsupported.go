@@ -37,15 +37,12 @@ func Create(path string, _ fs.FileMode, _ int64) (*File, error) {
 type Dir struct{}
 
 // OpenDir returns an error that matches errors.ErrUnsupported.
-func OpenDir(path string) (*Dir, error) { return nil, SyncDir(path) }
+func OpenDir(path string) (*Dir, error) {
+	return nil, &fs.PathError{Op: "open", Path: path, Err: errUnsupported}
+}
 
 func (d *Dir) Sync() error { return errUnsupported }
 func (d *Dir) Close()      {}
-
-// SyncDir returns an error that matches errors.ErrUnsupported.
-func SyncDir(dir string) error {
-	return &fs.PathError{Op: "open", Path: dir, Err: errUnsupported}
-}
 
 // NewRegion returns an error that matches errors.ErrUnsupported.
 func NewRegion(int, bool) (*Region, error) { return nil, errUnsupported }
