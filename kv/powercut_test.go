@@ -875,7 +875,7 @@ func (r *powerRun) recut(img image, st *storeState) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	d, err := newPowerDisk(dir, img)
+	d, err := newPowerDisk(dir, img.rebooted(1)) // no machine goes on without a start
 	if err != nil {
 		return err
 	}

@@ -177,8 +177,8 @@ func (s *Store) salvage(g *generation, scan *scanner, run int64, why error, dura
 }
 
 // settle makes the disk agree with what recovery shows, before anything new is
-// written, let alone acknowledged.
-func (s *Store) settle(g *generation) (err error) {
+// written, let alone acknowledged. died says that the last holder did not close.
+func (s *Store) settle(g *generation, died bool) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
 	end := g.end.Load()
@@ -189,10 +189,11 @@ func (s *Store) settle(g *generation) (err error) {
 		return err
 	}
 	g.seal(s.opts.SyncAligned)
-	// Since the machine started, no recovery of the file has come to its end: one may
-	// have cut a torn tail off, of which nothing can be seen, without syncing that.
 	boot := g.log.current.Load().Word(crc.BootOff).Load()
-	first := boot == 0 || boot != mmapfile.BootID()
+	first := boot == 0 || boot != mmapfile.BootID() // since the machine started
+	// A recovery that did not come to its end may have cut a torn tail off, of which
+	// nothing can be seen, without syncing that.
+	doubt := first || died
 	b := g.bytes()
 	original, copied := b[:crc.ImmutableSize], b[crc.CopyOff:crc.HeaderSize]
 	lost := !bytes.Equal(original, copied)
@@ -203,10 +204,10 @@ func (s *Store) settle(g *generation) (err error) {
 	if from != end || size != length || lost || g.tailWord().Load() != uint64(end) {
 		s.opts.Logger.Info("recovered", "path", s.path, "records", g.count.Load(), "keys", g.index.keys.Load(),
 			"end", end, "durable", from, "cut", size-length)
-		if err := s.settleTail(g, from, end, length, first); err != nil {
+		if err := s.settleTail(g, from, end, length, first, doubt); err != nil {
 			return err
 		}
-	} else if first {
+	} else if doubt {
 		if err := g.file.SyncFile(); err != nil {
 			return err
 		}
@@ -216,7 +217,7 @@ func (s *Store) settle(g *generation) (err error) {
 	return nil
 }
 
-func (s *Store) settleTail(g *generation, from, end, length int64, first bool) error {
+func (s *Store) settleTail(g *generation, from, end, length int64, first, doubt bool) error {
 	cut := g.file.Size() > length
 	if cut {
 		// What may lie behind a torn record must never follow a new one. A crash
@@ -225,7 +226,7 @@ func (s *Store) settleTail(g *generation, from, end, length int64, first bool) e
 			return err
 		}
 	}
-	if cut || first {
+	if cut || doubt {
 		if err := g.file.SyncFile(); err != nil {
 			return err
 		}

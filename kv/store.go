@@ -149,7 +149,7 @@ func (s *Store) openGeneration() (*generation, error) {
 		// A compaction that was cut off left it; only the lock's holder compacts.
 		s.disk.Remove(s.path + nextSuffix)
 		// Whoever created or renamed the file may have died before it synced its name.
-		err = errors.Join(s.settle(g), syncDir(s.disk, filepath.Dir(s.path)))
+		err = errors.Join(s.settle(g, before.holder != 0), syncDir(s.disk, filepath.Dir(s.path)))
 	}
 	if err != nil {
 		holder := uint64(0)
