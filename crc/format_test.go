@@ -161,6 +161,7 @@ var headerFields = map[string]func(h *crc.Header){
 	"created":            func(h *crc.Header) { h.Created = -1 },
 	"generation created": func(h *crc.Header) { h.GenerationCreated = -1 },
 	"base revision":      func(h *crc.Header) { h.BaseRevision = 1<<64 - 1 },
+	"base end":           func(h *crc.Header) { h.BaseEnd = -1 },
 }
 
 // Goal: the table of the file header is what the code writes. Method: each row by what its field does to an encoded header.
@@ -423,11 +424,11 @@ func TestFormatHeaderRules(t *testing.T) {
 		{func() { b = nil }, crc.ErrEmpty},
 		{func() { b = []byte("x") }, crc.ErrMagic},
 		{func() { b = encoded(crc.Header{Version: 2, Incompatible: 1})[:511] }, crc.ErrShort},
-		{func() { b = encoded(crc.Header{Version: 2, Incompatible: 1}); b[12], b[88] = 1, 1 }, crc.ErrVersion},
+		{func() { b = encoded(crc.Header{Version: 2, Incompatible: 1}); b[12], b[96] = 1, 1 }, crc.ErrVersion},
 		{func() { b[8] = 1 }, crc.ErrIncompatible},
 		{func() { b[20] = 0 }, crc.ErrHeaderSum},
 		{func() { resumHeader(b) }, crc.ErrReserved},
-		{func() { b[88] = 0; resumHeader(b) }, crc.ErrHeaderField},
+		{func() { b[96] = 0; resumHeader(b) }, crc.ErrHeaderField},
 		{func() { b[12] = 0; resumHeader(b) }, nil},
 	}
 	for i, m := range mends {

@@ -41,7 +41,8 @@ const (
 	createdOff           = 64
 	generationCreatedOff = 72
 	baseRevisionOff      = 80
-	reservedOff          = 88
+	baseEndOff           = 88
+	reservedOff          = 96
 	headerSumOff         = 504
 )
 
@@ -72,6 +73,7 @@ type Header struct {
 	Created           int64    // the store, unix nanoseconds
 	GenerationCreated int64    // this generation, unix nanoseconds
 	BaseRevision      uint64   // revision of the store when this generation began
+	BaseEnd           int64    // offset at which the records end that a compaction copied; 0: it copied none
 }
 
 // EncodeHeader writes h and its sum to dst[:HeaderSize], twice, and zeroes all else there: the tail word, the holder and both marks too, so it is
@@ -95,6 +97,7 @@ func EncodeHeader(dst []byte, h *Header) {
 	le.PutUint64(dst[createdOff:], uint64(h.Created))
 	le.PutUint64(dst[generationCreatedOff:], uint64(h.GenerationCreated))
 	le.PutUint64(dst[baseRevisionOff:], h.BaseRevision)
+	le.PutUint64(dst[baseEndOff:], uint64(h.BaseEnd))
 	le.PutUint64(dst[headerSumOff:], sum64(dst[:headerSumOff]))
 	copy(dst[CopyOff:], dst[:ImmutableSize])
 }
@@ -134,6 +137,7 @@ func decodeImmutable(b []byte) Header {
 		Created:           int64(le.Uint64(b[createdOff:])),
 		GenerationCreated: int64(le.Uint64(b[generationCreatedOff:])),
 		BaseRevision:      le.Uint64(b[baseRevisionOff:]),
+		BaseEnd:           int64(le.Uint64(b[baseEndOff:])),
 	}
 	copy(h.StoreID[:], b[storeIDOff:])
 	return h

@@ -143,7 +143,7 @@ func (c *compaction) create(revision uint64, live int64) error {
 	h := c.old.header
 	h.Generation++
 	h.GenerationCreated = time.Now().UnixNano()
-	h.BaseRevision = revision
+	h.BaseRevision, h.BaseEnd = revision, 0
 	h.Compatible = 0 // what a later version said of the old file may not be true of the next
 	f, err := c.s.createFile(c.temp, &h, max(minExtent, min(crc.HeaderSize+live, c.s.opts.MaxSize)))
 	if err != nil {
@@ -182,8 +182,8 @@ func (c *compaction) copyMost() error {
 
 // copyTo deals with the records of the old log up to end: it copies those that
 // are current now, for whatever replaces them lies further on. Tombstones and
-// expired entries are left behind, but for the last record and those since the
-// compaction began: they may replace what has been copied. A transaction loses its marks, as the whole
+// expired entries are left behind, but for those since the compaction began: they
+// may replace what has been copied. A transaction loses its marks, as the whole
 // next log shows at once.
 func (c *compaction) copyTo(end int64) (err error) {
 	guard := mmapfile.EnterGuard()
@@ -212,10 +212,7 @@ func (c *compaction) copyTo(end int64) (err error) {
 				return c.s.wrapRecord("compact", c.old, it.off, errChanged)
 			}
 			gone := it.entry.Kind == codec.Delete || c.s.clock.expired(it.entry.Expiry)
-			// The very last is copied whatever it is, so that the next log goes on from
-			// its revision: a gap behind it hides nothing then.
-			last := it.off+it.size == end
-			if gone && it.off < c.boundary && !last || !gone && !it.live() {
+			if gone && it.off < c.boundary || !gone && !it.live() {
 				continue
 			}
 			if err := c.copyRecord(it); err != nil {
@@ -391,6 +388,9 @@ func (c *compaction) replace() (durable uint64, err error) {
 func (c *compaction) finish(revision uint64) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(c.next.mapped, &err)
+	if err := c.writeBaseEnd(); err != nil {
+		return err
+	}
 	c.next.publish(c.off, revision)
 	if err := c.s.mark(c.next, c.off, revision); err != nil {
 		return err
@@ -398,6 +398,22 @@ func (c *compaction) finish(revision uint64) (err error) {
 	c.next.marksSynced = c.next.marks
 	c.next.seal(c.s.opts.SyncAligned)
 	return c.next.file.SyncFile()
+}
+
+// writeBaseEnd notes in the header where the copied records end, as is known only now.
+func (c *compaction) writeBaseEnd() error {
+	if c.off == crc.HeaderSize {
+		return nil
+	}
+	c.next.header.BaseEnd = c.off
+	page := make([]byte, crc.HeaderSize)
+	crc.EncodeHeader(page, &c.next.header)
+	for _, part := range []Range{immutablePart, copyPart} {
+		if _, err := c.next.file.WriteAt(page[part.Off:part.Off+part.Len], part.Off); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // supersede tells the followers of g to look whether the path names another file,

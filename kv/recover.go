@@ -120,7 +120,7 @@ func (s *Store) replay(g *generation, scan *scanner) (run int64, why, err error)
 
 // enterSpan enters the records of [from, end), which have been verified.
 func (s *Store) enterSpan(g *generation, log []byte, from, end int64) error {
-	scan := scanner{log: log[:end], salt: g.header.Salt, off: from, trusted: true}
+	scan := scanner{log: log[:end], header: &g.header, off: from, trusted: true}
 	for scan.off < end {
 		r, err := scan.next()
 		if err == nil {

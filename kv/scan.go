@@ -28,10 +28,10 @@ type logRecord struct {
 type scanner struct {
 	mapped   *mmapfile.File // whose faults resync passes over
 	log      []byte         // the file's bytes from 0 to where the scan ends
-	salt     uint64
-	off      int64  // of the next record
-	revision uint64 // of the last record
-	more     bool   // the last record's transaction goes on
+	header   *crc.Header    // the file's
+	off      int64          // of the next record
+	revision uint64         // of the last record
+	more     bool           // the last record's transaction goes on
 
 	trusted bool    // look at no sum: the records verified when they were entered
 	missing []Range // damaged ranges to pass over
@@ -39,7 +39,7 @@ type scanner struct {
 }
 
 func newScanner(g *generation, log []byte) scanner {
-	return scanner{mapped: g.mapped, log: log, salt: g.header.Salt, off: crc.HeaderSize, missing: g.missing}
+	return scanner{mapped: g.mapped, log: log, header: &g.header, off: crc.HeaderSize, missing: g.missing}
 }
 
 // next returns the next record. Where none verifies it returns the reason and
@@ -69,7 +69,7 @@ func (c *scanner) at(off int64) (r logRecord, err error) {
 	case c.search != nil:
 		rec, err = c.search.verify(c, off)
 	default:
-		rec, err = crc.Verify(c.log, off, c.salt)
+		rec, err = crc.Verify(c.log, off, c.header.Salt)
 	}
 	if err != nil {
 		return r, err
@@ -95,10 +95,14 @@ func (c *scanner) afterGap() (logRecord, error) {
 		return logRecord{}, errNoGap
 	}
 	r, err := c.at(next)
+	want := c.revision + 1
+	if c.off == c.header.BaseEnd {
+		want = max(want, c.header.BaseRevision+1)
+	}
 	switch {
 	case errors.Is(err, crc.ErrFlags):
 		return r, err // a later version wrote it
-	case err != nil || !c.trusted && r.entry.Revision != c.revision+1:
+	case err != nil || !c.trusted && r.entry.Revision != want:
 		return r, errNoGap
 	}
 	return r, nil

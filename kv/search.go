@@ -46,7 +46,7 @@ func (y *search) verify(c *scanner, off int64) (crc.Record, error) {
 	}
 	// Paid ahead, for the sum may meet a page that cannot be read.
 	y.allowance[class] -= n
-	if rec, err = crc.Verify(c.log, off, c.salt); err == nil {
+	if rec, err = crc.Verify(c.log, off, c.header.Salt); err == nil {
 		y.allowance[class] += n
 	}
 	return rec, err

@@ -244,7 +244,7 @@ func readHeader(f file) (h head, err error) {
 		h.Header, h.damage, h.lost = copied, fmt.Errorf("%w, though its copy is whole", err), immutablePart
 	case copyErr == nil && copied != h.Header:
 		h.damage, h.lost = errTwoHeaders, copyPart
-		if firstRecord(f.mapped(), log, copied.Salt) < firstRecord(f.mapped(), log, h.Salt) {
+		if firstRecord(f.mapped(), log, &copied) < firstRecord(f.mapped(), log, &h.Header) {
 			h.Header, h.lost = copied, immutablePart
 		}
 	}
@@ -273,10 +273,10 @@ func guarded(f file, fn func() error) (err error) {
 // look empty.
 var errTwoHeaders = errors.New("the file header and its copy are those of two files")
 
-// firstRecord returns where the first record that verifies with salt lies, or the
+// firstRecord returns where the first record lies that verifies by header h, or the
 // end of the log.
-func firstRecord(mapped *mmapfile.File, log []byte, salt uint64) int64 {
-	scan := scanner{mapped: mapped, log: log, salt: salt, off: crc.HeaderSize - crc.Align}
+func firstRecord(mapped *mmapfile.File, log []byte, h *crc.Header) int64 {
+	scan := scanner{mapped: mapped, log: log, header: h, off: crc.HeaderSize - crc.Align}
 	scan.resync()
 	return scan.off
 }

@@ -56,7 +56,7 @@ var plantedFaults = []struct {
 		".", "TestDamage", nil},
 	{"a salt not bound into the sum", []edit{{"crc/record.go", "	le.PutUint64(b[16:], salt)\n	le.PutUint64(b[24:]", "	le.PutUint64(b[24:]"}},
 		".", "TestDamage", nil},
-	{"a gap that hides a record", []edit{{"kv/scan.go", " || !c.trusted && r.entry.Revision != c.revision+1:", ":"}},
+	{"a gap that hides a record", []edit{{"kv/scan.go", " || !c.trusted && r.entry.Revision != want:", ":"}},
 		".", "TestGapHidesNothing", nil},
 	{"a salvage that looks for records page by page", []edit{{"kv/scan.go", "*at < int64(len(c.log)); *at += crc.Align {", "*at < int64(len(c.log)); *at += crc.Page {"}},
 		".", "TestAccidents", nil},
