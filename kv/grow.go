@@ -11,10 +11,9 @@ import (
 )
 
 const (
-	maxExtent     = 64 << 20 // bytes: extents double from minExtent to it
-	aheadLazy     = 8 << 20  // bytes faulted in ahead of the tail
-	aheadDurable  = 1 << 20  // the same where each write is synced
-	allocateAlign = 4096
+	maxExtent    = 64 << 20 // bytes: extents double from minExtent to it
+	aheadLazy    = 8 << 20  // bytes faulted in ahead of the tail
+	aheadDurable = 1 << 20  // the same where each write is synced
 )
 
 // errRevisions: only a file that was made so can come to it.
@@ -23,18 +22,20 @@ var errRevisions = fmt.Errorf("%w: the revisions are used up", ErrFull)
 // extentAfter is how much a file of the given length grows by.
 func extentAfter(size int64) int64 { return min(max(size, minExtent), maxExtent) }
 
-// room sees to it that need more bytes fit behind the tail of g, and so many keys
-// into its index: after it, a write can fail no more. Almost always they
-// do, for the next extent is allocated, mapped and faulted in ahead of time. The
-// caller holds mu.
-func (s *Store) room(g *generation, need int64, keys int) error {
+// room returns where the next size bytes of records go, and sees to it that they fit
+// there, and so many keys into the index: after it, a write can fail no more. Almost
+// always they do, for the next extent is allocated, mapped and faulted in ahead of
+// time. The caller holds mu, and sealing if records are aligned.
+func (s *Store) room(g *generation, size int64, keys int) (off int64, err error) {
 	if g.revision.Load() > maxRevision-uint64(keys) {
-		return errRevisions
+		return 0, errRevisions
 	}
+	off = g.place()
 	end := g.end.Load()
+	need := off + size - end
 	if need > int64(len(g.bytes()))-end {
 		if err := s.grow(g, end, need); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	g.index.mu.Lock()
@@ -43,7 +44,7 @@ func (s *Store) room(g *generation, need int64, keys int) error {
 		g.aheadAt.Store(math.MaxInt64) // until lookAhead sets it again
 		s.spawn(func() { s.lookAhead(g) })
 	}
-	return g.index.reserve(keys)
+	return off, g.index.reserve(keys)
 }
 
 // grow makes the file long enough for need bytes behind end: by a whole extent
@@ -58,7 +59,7 @@ func (s *Store) grow(g *generation, end, need int64) error {
 	if need > s.opts.MaxSize-end {
 		return fmt.Errorf("%w: the file would grow beyond Options.MaxSize, %d bytes", ErrFull, s.opts.MaxSize)
 	}
-	least := min((end+need+allocateAlign-1)&^(allocateAlign-1), s.opts.MaxSize)
+	least := min(pageCeil(end+need), s.opts.MaxSize)
 	err := s.growFile(g, max(least, min(size+extentAfter(size), s.opts.MaxSize)))
 	if errors.Is(err, mmapfile.ErrNoSpace) {
 		err = s.growFile(g, least)

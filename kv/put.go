@@ -155,8 +155,8 @@ func (s *Store) appendOne(g *generation, e *codec.Entry) (revision uint64, err e
 		g.sealing.Lock()
 		defer g.sealing.Unlock()
 	}
-	off := g.place()
-	if err := s.room(g, off+size-g.end.Load(), 1); err != nil {
+	off, err := s.room(g, size, 1)
+	if err != nil {
 		return 0, err
 	}
 	g.encode(e, off, 0)

@@ -158,8 +158,8 @@ func (s *Store) appendAll(g *generation, tx *Tx) (revision uint64, err error) {
 		g.sealing.Lock()
 		defer g.sealing.Unlock()
 	}
-	start := g.place()
-	if err := s.room(g, start+total-g.end.Load(), len(kept)); err != nil {
+	start, err := s.room(g, total, len(kept))
+	if err != nil {
 		return 0, err
 	}
 	off := start

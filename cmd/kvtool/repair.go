@@ -87,7 +87,7 @@ func (t *tool) repair(ctx context.Context, path, output string) (*repairReport, 
 	}
 	defer os.RemoveAll(dir)
 	temp := filepath.Join(dir, "store")
-	r := &repair{t: t, report: repairReport{Output: printable(output), Missing: []missing{}, Keys: []namedKey{}}}
+	r := &repair{t: t, report: repairReport{Output: printable(output), Missing: []byteRange{}, Keys: []namedKey{}}}
 	write := func(s *kv.Store) error { return r.write(ctx, s, temp, fi.Mode().Perm()|0o600) }
 	// With a salvage only where Open refuses the store: for a salvage, what lies behind
 	// a torn write at the end looks like damage.
@@ -166,10 +166,7 @@ func (r *repair) write(ctx context.Context, s *kv.Store, temp string, perm fs.Fi
 // suspect notes what keys can be read in the damage, the last record of each.
 func (r *repair) suspect(ctx context.Context, s *kv.Store) error {
 	r.missing = s.Stats().Missing
-	for _, m := range r.missing {
-		r.report.Missing = append(r.report.Missing, missing{m.Off, m.Len})
-		r.report.MissingBytes += m.Len
-	}
+	r.report.Missing, r.report.MissingBytes = ranges(r.missing), sum(r.missing)
 	r.suspects, r.older = make(map[string]*kv.Suspect), make(map[string]bool)
 	for found, err := range s.Suspects(ctx) {
 		if err != nil {
@@ -281,21 +278,16 @@ func (r *repair) name() {
 
 // repairReport is what repair prints.
 type repairReport struct {
-	Path         printable  `json:"path"`
-	Output       printable  `json:"output"`
-	OutputBytes  int64      `json:"output_bytes"`
-	Entries      int64      `json:"entries"`
-	Expired      int64      `json:"expired"`
-	MissingBytes int64      `json:"missing_bytes"`
-	Missing      []missing  `json:"missing"`
-	BeforeDamage int64      `json:"entries_before_damage"`
-	Keys         []namedKey `json:"keys"`
-	MoreKeys     int64      `json:"more_keys"`
-}
-
-type missing struct {
-	Offset int64 `json:"offset"`
-	Length int64 `json:"length"`
+	Path         printable   `json:"path"`
+	Output       printable   `json:"output"`
+	OutputBytes  int64       `json:"output_bytes"`
+	Entries      int64       `json:"entries"`
+	Expired      int64       `json:"expired"`
+	MissingBytes int64       `json:"missing_bytes"`
+	Missing      []byteRange `json:"missing"`
+	BeforeDamage int64       `json:"entries_before_damage"`
+	Keys         []namedKey  `json:"keys"`
+	MoreKeys     int64       `json:"more_keys"`
 }
 
 // namedKey is a key of which something can be told. Offset is that of the damage.
@@ -323,7 +315,7 @@ func (r *repairReport) print(w *bufio.Writer) error {
 	}
 	fmt.Fprintf(w, "missing: %s in %s places\n", exactBytes(r.MissingBytes), humanize.Comma(int64(len(r.Missing))))
 	for _, m := range r.Missing {
-		fmt.Fprintf(w, "  offset %d: %s\n", m.Offset, exactBytes(m.Length))
+		fmt.Fprintf(w, "  offset %d: %s\n", m.Offset, exactBytes(m.Bytes))
 	}
 	fmt.Fprintf(w, "entries last written before missing bytes, which may have held later ones: %s\n", humanize.Comma(r.BeforeDamage))
 	for _, k := range r.Keys {
