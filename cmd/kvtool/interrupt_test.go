@@ -51,6 +51,23 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
+// runInterrupted runs a verb whose context is over already, and which must say so.
+func runInterrupted(t *testing.T, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	root := (&tool{in: null, out: null, err: null}).root()
+	root.SetArgs(args)
+	if err := root.ExecuteContext(ctx); !errors.Is(err, context.Canceled) || exitCode(err) != exitError {
+		t.Errorf("%q: error %v", args, err)
+	}
+}
+
 // Goal: a repair that is interrupted leaves nothing behind, of a sound store and of a
 // damaged one. Method: a context that is over already.
 func TestInterruptedRepair(t *testing.T) {
@@ -74,18 +91,7 @@ func TestInterruptedRepair(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer null.Close()
-		root := (&tool{in: null, out: null, err: null}).root()
-		root.SetArgs([]string{"repair", path, "--output", filepath.Join(dir, "new.mmkv")})
-		if err := root.ExecuteContext(ctx); !errors.Is(err, context.Canceled) || exitCode(err) != exitError {
-			t.Errorf("damaged %v: error %v", damaged, err)
-		}
+		runInterrupted(t, "repair", path, "--output", filepath.Join(dir, "new.mmkv"))
 		if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, b) {
 			t.Errorf("damaged %v: the store has changed, %v", damaged, err)
 		}
@@ -107,18 +113,7 @@ func TestInterruptedCompaction(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer null.Close()
-	root := (&tool{in: null, out: null, err: null}).root()
-	root.SetArgs([]string{"compact", path})
-	if err := root.ExecuteContext(ctx); !errors.Is(err, context.Canceled) || exitCode(err) != exitError {
-		t.Errorf("error %v", err)
-	}
+	runInterrupted(t, "compact", path)
 	if info, err := kv.Inspect(path); err != nil || info.Generation != 1 {
 		t.Errorf("generation %d, %v", info.Generation, err)
 	}

@@ -37,20 +37,10 @@ func TestRepairKeys(t *testing.T) {
 		}),
 		put("end", ""), // 10
 	)
-	var records []kv.Record
-	for r, err := range s.Records(t.Context()) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		records = append(records, r)
-	}
-	if err := errors.Join(err, s.Close()); err != nil {
-		t.Fatal(err)
-	}
-	sound, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
+	records, sound := closeRecords(t, s)
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -113,6 +103,25 @@ func TestRepairKeys(t *testing.T) {
 	}
 }
 
+// closeRecords closes a store, and returns where its records are, and its file.
+func closeRecords(t *testing.T, s *kv.Store) (records []kv.Record, file []byte) {
+	t.Helper()
+	for r, err := range s.Records(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		records = append(records, r)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.ReadFile(s.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return records, file
+}
+
 // listStore returns the entries of a store in the order of its log, and checks the
 // one that has a deadline.
 func listStore(t *testing.T, path string, deadline time.Time) (has string) {
@@ -152,20 +161,10 @@ func TestRepairNamesSome(t *testing.T) {
 		}
 		return err
 	})
-	var records []kv.Record
-	for r, err := range s.Records(t.Context()) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		records = append(records, r)
-	}
-	if err := errors.Join(err, s.Close()); err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
+	records, b := closeRecords(t, s)
 	for i := 1; i < 2*n; i += 2 {
 		b[records[i].Off] ^= 1
 	}
