@@ -23,7 +23,8 @@ import (
 //   - segment: a power of two of buckets, 512 once the index has left its first,
 //     growing segment. A key's home bucket is given by the low bits of its hash;
 //     where that is full the slot goes into one of the next three, and the
-//     displacement says how far from home it is.
+//     displacement says how far from home it is. Where those are full too, slots
+//     make room by moving on towards the next bucket that is not (hopscotch).
 //   - directory: the top `depth` bits of the hash choose an entry, the entry names
 //     a segment. Segments split one at a time (extendible hashing), so that no
 //     Put ever waits for more than one segment to be rewritten.
@@ -40,11 +41,12 @@ import (
 //     lookup had begun; and a recycled segment is filled with current slots only.
 //  3. A miss is believed only if the directory entry, which counts its changes,
 //     and the table are still the ones that the lookup started from. Otherwise it
-//     starts again. Slots move only into fresh segments, so that a key which is
-//     there the whole time cannot be overlooked between two buckets.
+//     starts again. Slots move into fresh segments; or on to a later bucket of
+//     their probe, where the copy is stored before the original goes. A probe looks
+//     at the buckets in that order, so that it meets one of the two.
 //  4. An empty slot ends a probe: a bucket with an empty slot never had a slot
-//     displaced past it. So deleting from a full bucket leaves a marker, not an
-//     empty slot; markers go when the segment is rewritten.
+//     displaced past it. So a slot that is deleted or moved from a full bucket
+//     leaves a marker; markers go when the segment is rewritten.
 const (
 	offBits   = 40
 	offMask   = 1<<offBits - 1
@@ -54,6 +56,7 @@ const (
 
 	bucketSlots   = 8
 	maxProbe      = 4
+	maxReach      = 32 // buckets from home in which room for a slot is looked for
 	segmentBits   = 12
 	segmentSlots  = 1 << segmentBits
 	smallestSlots = 64
@@ -123,12 +126,21 @@ type hasher struct {
 
 func (hr *hasher) sum(key []byte) uint64 {
 	if hr.useOwn {
-		return maphash.Bytes(hr.own, key)
+		return skew(maphash.Bytes(hr.own, key))
 	}
 	// One multiplication spreads the seed over all bits; that crafted keys may
 	// collide all the same is what index.over is for.
 	hi, lo := bits.Mul64(xxhash.Sum64(key)^hr.stored, 0x9E3779B97F4A7C15)
-	return hi ^ lo
+	return skew(hi ^ lo)
+}
+
+// skew maps the upper half of a hash, x in [0, 1), to x + x(1-x)/3. Segments whose
+// hashes begin with ones then take in keys twice as fast as those with zeros, and
+// in between so that at any size as many are about to split as at any other. With
+// an even spread all would split at once, and half of the slots be empty after it.
+func skew(h uint64) uint64 {
+	x := h >> 32
+	return (x+x*(1<<32-x)>>32*(1<<32/3)>>32)<<32 | h&(1<<32-1)
 }
 
 func newIndex(log *mapping, hr hasher) *index {
@@ -228,20 +240,6 @@ func (ix *index) hint(h uint64) int64 {
 	return 0
 }
 
-// vacancy returns the position of the first slot that h may use, and that slot's
-// displacement, or -1.
-func vacancy(slots []uint64, mask, h uint64) (int, uint64) {
-	for d := uint64(0); d < maxProbe; d++ {
-		at := int((h+d)&mask) * bucketSlots
-		for i, slot := range slots[at : at+bucketSlots] {
-			if slot <= marker {
-				return at + i, d
-			}
-		}
-	}
-	return -1, 0
-}
-
 // put makes the slot of key name off, and returns the offset that it named
 // before, or 0. It fails only for want of memory (see reserve), having changed
 // nothing. The caller holds mu.
@@ -262,8 +260,7 @@ func (ix *index) put(h uint64, key []byte, off int64) (int64, error) {
 				return over.put(oh, key, off)
 			}
 		}
-		if pos, d := vacancy(slots, t.mask, h); pos >= 0 {
-			ix.occupy(id, slots, pos, h>>tagShift<<tagShift|d<<dispShift|uint64(off)>>3)
+		if ix.insert(id, slots, h, h>>tagShift<<tagShift|uint64(off)>>3) {
 			ix.keys.Add(1)
 			return 0, nil
 		}
@@ -274,15 +271,6 @@ func (ix *index) put(h uint64, key []byte, off int64) (int64, error) {
 			return 0, ix.overflow(key, off)
 		}
 	}
-}
-
-// occupy stores a slot where there was none.
-func (ix *index) occupy(id uint32, slots []uint64, pos int, slot uint64) {
-	if slots[pos] == marker {
-		ix.segs[id].marks--
-	}
-	ix.segs[id].used++
-	atomic.StoreUint64(&slots[pos], slot)
 }
 
 // remove takes the slot of key away and returns the offset it named, or 0. The
@@ -310,14 +298,10 @@ func (ix *index) remove(h uint64, key []byte) (int64, error) {
 			left = 0
 		}
 	}
-	atomic.StoreUint64(&slots[pos], left)
+	ix.vacate(id, slots, pos, left)
 	ix.keys.Add(-1)
-	ix.segs[id].used--
-	if left == marker {
-		ix.segs[id].marks++
-		if int(ix.segs[id].marks) > len(slots)/4 {
-			return off, ix.rewrite(h, false)
-		}
+	if int(ix.segs[id].marks) > len(slots)/4 {
+		return off, ix.rewrite(h, false)
 	}
 	return off, nil
 }

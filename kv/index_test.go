@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/mmapkv/mmapkv/crc"
@@ -178,6 +179,68 @@ func TestIndexAgainstMap(t *testing.T) {
 	if len(ix.snapshots) != 0 || len(ix.retired) != 0 {
 		t.Errorf("%d snapshots and %d segments are still held", len(ix.snapshots), len(ix.retired))
 	}
+}
+
+// Goal: the slots take much the same memory a key at any size, rather than twice as
+// much after all segments have split. Method: count the segments in use as a store
+// grows fourfold.
+func TestIndexGrowsEvenly(t *testing.T) {
+	s := openTest(t, &Options{Durability: SyncManual})
+	ix := s.gen.Load().index
+	least, most := 1e9, 0.0
+	for i := range 400_000 {
+		mustPut(t, s, fmt.Sprint("key-", i), "")
+		if i < 100_000 || i%5000 != 0 {
+			continue
+		}
+		ix.mu.Lock()
+		perKey := float64(len(ix.segs)-len(ix.free)) * segmentSlots * 8 / float64(i)
+		ix.mu.Unlock()
+		least, most = min(least, perKey), max(most, perKey)
+	}
+	if least < 8 || most > 14.5 || most > 1.2*least {
+		t.Errorf("between %.1f and %.1f bytes a key", least, most)
+	}
+}
+
+// Goal: a key that is there the whole time is found, whatever slots move meanwhile.
+// Method: one segment is filled up to its split and emptied again, over and over,
+// while readers look for keys that stay.
+func TestSlotsMoveUnderReaders(t *testing.T) {
+	s := openTest(t, &Options{Durability: SyncManual})
+	const stay = 200
+	for i := range stay {
+		mustPut(t, s, fmt.Sprint("stays-", i), "here")
+	}
+	done := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if ok, err := s.Has(fmt.Append(nil, "stays-", i%stay)); !ok || err != nil {
+					t.Errorf("stays-%d: %v, %v", i%stay, ok, err)
+					return
+				}
+			}
+		})
+	}
+	for round := range 20 {
+		for i := range segmentSlots {
+			mustPut(t, s, fmt.Sprint("goes-", round, "-", i), "")
+		}
+		for i := range segmentSlots {
+			if err := s.Delete(fmt.Append(nil, "goes-", round, "-", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	close(done)
+	readers.Wait()
 }
 
 // Goal: a transaction for whose keys there is no index memory is refused, with

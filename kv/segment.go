@@ -139,20 +139,8 @@ func (ix *index) addChunk(c chunk) {
 	ix.table.Store(t2)
 }
 
-// runsLow tells whether it is time to look ahead. Chance fills segments evenly, so
-// that they split in a burst: before it, a quarter of their number is kept ready.
-// The caller holds mu.
-func (ix *index) runsLow() bool {
-	t := ix.table.Load()
-	if t.small() {
-		return false
-	}
-	want := chunkSegments / 4
-	if ix.keys.Load() > int64(len(ix.segs))*segmentSlots*2/3 {
-		want = min(max(len(ix.segs)/4, want), 4*chunkSegments)
-	}
-	return ix.spare() < want
-}
+// runsLow tells whether it is time to look ahead. The caller holds mu.
+func (ix *index) runsLow() bool { return !ix.table.Load().small() && ix.spare() < chunkSegments/4 }
 
 // lookAhead keeps memory ready, already touched: to clear a huge page takes
 // milliseconds, which no Put shall wait for. The caller does not hold mu.
@@ -175,7 +163,75 @@ func (ix *index) lookAhead() {
 	}
 }
 
-// relieve makes room for h, in whose segment all four buckets are full. It
+// insert stores slot, of whatever displacement, in segment id, whose slots are given,
+// for a key with hash h. It returns false if there is no room.
+func (ix *index) insert(id uint32, slots []uint64, h, slot uint64) bool {
+	mask := uint64(len(slots)/bucketSlots - 1)
+	pos, d := vacancy(slots, mask, h)
+	for pos >= 0 && d >= maxProbe {
+		from, nearer := movable(slots, mask, h, d)
+		if from < 0 {
+			return false
+		}
+		moved := slots[from]
+		ix.occupy(id, slots, pos, moved+(d-nearer)<<dispShift)
+		ix.vacate(id, slots, from, marker)
+		pos, d = from, nearer
+	}
+	if pos < 0 {
+		return false
+	}
+	ix.occupy(id, slots, pos, slot&^(3<<dispShift)|d<<dispShift)
+	return true
+}
+
+// vacancy returns the position of the first slot in reach of h that is free, and how
+// many buckets from home it is, or -1.
+func vacancy(slots []uint64, mask, h uint64) (int, uint64) {
+	for d := uint64(0); d < maxReach; d++ {
+		at := int((h+d)&mask) * bucketSlots
+		for i, slot := range slots[at : at+bucketSlots] {
+			if slot <= marker {
+				return at + i, d
+			}
+		}
+	}
+	return -1, 0
+}
+
+// movable returns the position of a slot that may move on to the bucket d from h's
+// home, and how far from there it is now, or -1. The nearer to home the better.
+func movable(slots []uint64, mask, h, d uint64) (int, uint64) {
+	for nearer := d - maxProbe + 1; nearer < d; nearer++ {
+		at := int((h+nearer)&mask) * bucketSlots
+		for i, slot := range slots[at : at+bucketSlots] {
+			if slot>>dispShift&3+d-nearer < maxProbe {
+				return at + i, nearer
+			}
+		}
+	}
+	return -1, 0
+}
+
+// occupy stores a slot where there was none.
+func (ix *index) occupy(id uint32, slots []uint64, pos int, slot uint64) {
+	if slots[pos] == marker {
+		ix.segs[id].marks--
+	}
+	ix.segs[id].used++
+	atomic.StoreUint64(&slots[pos], slot)
+}
+
+// vacate leaves 0 or marker where a slot was.
+func (ix *index) vacate(id uint32, slots []uint64, pos int, left uint64) {
+	if left == marker {
+		ix.segs[id].marks++
+	}
+	ix.segs[id].used--
+	atomic.StoreUint64(&slots[pos], left)
+}
+
+// relieve makes room for h, for whose slot its segment has no room. It
 // returns false where more segments would not help.
 func (ix *index) relieve(h uint64) (bool, error) {
 	t := ix.table.Load()
@@ -249,13 +305,10 @@ func (ix *index) rewrite(h uint64, split bool) error {
 			side = slot >> (64 - depth) & 1
 		}
 		id := to[side]
-		dst := t.slots(uint64(id))
-		if at, d := vacancy(dst, t.mask, home); at >= 0 {
-			ix.occupy(id, dst, at, slot&^(3<<dispShift)|d<<dispShift)
-			continue
-		}
-		if err := ix.strand(slot); err != nil {
-			return err
+		if !ix.insert(id, t.slots(uint64(id)), home, slot) {
+			if err := ix.strand(slot); err != nil {
+				return err
+			}
 		}
 	}
 	if split {
@@ -312,15 +365,12 @@ func (ix *index) enlarge(slots int) error {
 			return changedAt(off)
 		}
 		key, _ := ix.log.key(off)
-		pos, d := vacancy(t2.slots(0), t2.mask, ix.hash.sum(key))
-		if pos < 0 {
+		if !ix.insert(0, t2.slots(0), ix.hash.sum(key), slot) {
 			if err := ix.strand(slot); err != nil {
 				ix.segs[0] = seg
 				return err
 			}
-			continue
 		}
-		ix.occupy(0, t2.slots(0), pos, slot&^(3<<dispShift)|d<<dispShift)
 	}
 	ix.table.Store(t2)
 	if !t2.small() {
