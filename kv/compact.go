@@ -150,6 +150,7 @@ func (c *compaction) create(revision uint64, live int64) error {
 		return err
 	}
 	c.next = newGeneration(f, h)
+	c.next.checkpointAt.Store(c.s.opts.CheckpointBytes)
 	c.off = crc.HeaderSize
 	return f.mapped().InheritOwner(c.old.file.mapped())
 }
@@ -325,6 +326,8 @@ func (c *compaction) takeOver() error {
 		c.abandon()
 		return err
 	}
+	s.disk.Remove(s.path + indexSuffix) // of the old log
+	s.checkpointIfDue(c.next)
 	length := c.old.file.Size()
 	letGo(c.old.file, 0)
 	if length >= compactGC {

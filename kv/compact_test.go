@@ -166,7 +166,7 @@ func openLate(t *testing.T, path string, between func()) *Store {
 		t.Fatal(err)
 	}
 	between()
-	g, err := s.load(f)
+	g, err := s.load(f, mmapfile.Identity{})
 	if err != nil {
 		t.Fatalf("opening meanwhile: %v", err)
 	}

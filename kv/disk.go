@@ -39,6 +39,7 @@ type file interface {
 	Protect(off, n int64) error
 	TryLock(holderOff int64) error
 	IsAt(path string) (bool, error)
+	Identity() (mmapfile.Identity, error)
 	Close() error
 
 	// mapped is the file whose mapping it is, and whose faults become errors.

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/mmapfile"
 )
 
 // step is one operation of a script. What it writes was drawn before, so that a
@@ -138,11 +139,13 @@ func (l *failureLab) start(seed uint64, f *fault) (*failureRun, error) {
 		deep: 1, states: []storeState{{}},
 	}
 	r.opts = Options{
-		Durability:  []Durability{SyncPeriodic, SyncAlways, SyncManual}[rng.IntN(3)],
-		SyncEvery:   time.Hour, // the run ticks by itself
-		SyncBytes:   []int64{-1, 4 << 10, 64 << 10}[rng.IntN(3)],
-		CompactAt:   -1,
-		VerifyReads: rng.IntN(2) == 0,
+		Durability: []Durability{SyncPeriodic, SyncAlways, SyncManual}[rng.IntN(3)],
+		SyncEvery:  time.Hour, // the run ticks by itself
+		SyncBytes:  []int64{-1, 4 << 10, 64 << 10}[rng.IntN(3)],
+		CompactAt:  -1,
+		// The run takes some by itself, and Close does.
+		CheckpointBytes: []int64{-1, 1, 1}[rng.IntN(3)],
+		VerifyReads:     rng.IntN(2) == 0,
 	}
 	r.script = drawScript(rng)
 	return r, nil
@@ -273,6 +276,7 @@ func (r *failureRun) leaks() error {
 // and a power cut, until the store is opened.
 func (r *failureRun) leftovers() error {
 	names, err := filepath.Glob(r.path + ownSuffix + "*")
+	names = slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, r.path+indexSuffix) })
 	if r.off {
 		names = slices.DeleteFunc(names, func(name string) bool { return name == r.path+nextSuffix })
 	}
@@ -302,7 +306,11 @@ func (r *failureRun) one(st step) error {
 		err = r.judge("sync", err)
 	case "tick":
 		r.s.onTick()
-		err = r.judge("tick", nil)
+		if err = r.judge("tick", nil); r.s != nil && r.opts.CheckpointBytes > 0 {
+			if f, err := r.s.writeCheckpoint(r.s.gen.Load(), mmapfile.BootID()); err == nil {
+				f.Close()
+			}
+		}
 	case "compact":
 		_, err = r.s.Compact(context.Background())
 		err = r.judge("compact", err)
@@ -485,6 +493,7 @@ func (r *failureRun) open() error {
 			return fmt.Errorf("open: %w", err)
 		}
 		if err == nil {
+			s.checkpointing.Store(true) // so that none is taken beside the run
 			break
 		}
 		if try == 0 {

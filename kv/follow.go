@@ -71,6 +71,7 @@ func (s *Store) switchOver(old *generation) (*generation, error) {
 		return nil, fmt.Errorf("the path no longer names this store's file: %w", fs.ErrNotExist)
 	}
 	s.gen.Store(g)
+	s.finishResume(g)
 	old.file.Close()
 	return g, nil
 }

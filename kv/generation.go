@@ -72,6 +72,13 @@ type generation struct {
 	sealing sync.Mutex
 	sealed  int64 // guarded by sealing: where the log ended when a sync last began
 
+	// The records below unverified came into the index with a checkpoint, and their
+	// sums have not been looked at since: 0 once they all have. Written by verifyRest.
+	unverified       atomic.Int64
+	checkpoint       atomic.Int64 // end of what the checkpoint beside the file covers; 0: there is none
+	checkpointAt     atomic.Int64 // end at which the next one is due
+	checkpointSynced bool         // owned by whoever takes a checkpoint
+
 	growing   sync.Mutex          // one growth at a time
 	outgrown  []*mmapfile.Mapping // guarded by growing: kept for readers that hold only the generation
 	populated int64               // guarded by growing: the pages up to it have been faulted in

@@ -63,7 +63,7 @@ func (s *Store) valueAt(op string, g *generation, off int64) ([]byte, error) {
 	if off < 0 {
 		return nil, s.wrapRecord(op, g, -off, errChanged)
 	}
-	if s.opts.VerifyReads {
+	if s.verifies(g, off) {
 		if _, err := crc.Verify(g.bytes(), off, g.header.Salt); err != nil {
 			return nil, s.wrapRecord(op, g, off, err)
 		}
@@ -78,6 +78,13 @@ func (s *Store) valueAt(op string, g *generation, off int64) ([]byte, error) {
 		return nil, ErrNotFound
 	}
 	return v, nil
+}
+
+// verifies tells whether the sum of the record at off is to be checked before
+// anybody gets to see it: if the caller wants that, or nobody has checked it since
+// the index was loaded from a checkpoint.
+func (s *Store) verifies(g *generation, off int64) bool {
+	return s.opts.VerifyReads || off < g.unverified.Load()
 }
 
 var errChanged = fmt.Errorf("%w: the file was changed beneath the open store", ErrCorrupt)

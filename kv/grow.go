@@ -93,6 +93,7 @@ func (s *Store) growFile(g *generation, size int64) error {
 // this one, and brings in the memory that the next writes will use.
 func (s *Store) lookAhead(g *generation) {
 	g.index.lookAhead()
+	s.checkpointIfDue(g)
 	g.growing.Lock()
 	defer g.growing.Unlock()
 	if s.closing.Err() != nil || s.gen.Load() != g {

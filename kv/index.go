@@ -47,6 +47,8 @@ import (
 //  4. An empty slot ends a probe: a bucket with an empty slot never had a slot
 //     displaced past it. So a slot that is deleted or moved from a full bucket
 //     leaves a marker; markers go when the segment is rewritten.
+//  5. A segment that still lies in a checkpoint has a bit in its directory entry.
+//     Who sees the bit waits until the segment is loaded, and looks again.
 const (
 	offBits   = 40
 	offMask   = 1<<offBits - 1
@@ -81,6 +83,7 @@ type index struct {
 
 	mu        sync.Mutex  // excludes snapshots from changes
 	ready     []chunk     // guarded by mu: for the step out of the heap, when it may come
+	saved     *saved      // guarded by mu: the checkpoint that the rest is loaded from; nil: all is there
 	segs      []segment   // guarded by mu, by id
 	free      []uint32    // guarded by mu: segments to use again
 	epoch     uint64      // guarded by mu: of the next snapshot
@@ -172,6 +175,12 @@ func (ix *index) find(h uint64, key []byte) int64 {
 	for {
 		t := ix.table.Load()
 		entry := t.dir[h>>t.shift].Load()
+		if entry&unloaded != 0 {
+			if off := ix.ensure(h); off != 0 {
+				return off
+			}
+			continue
+		}
 		pos, off := ix.probe(t, t.slots(entry), h, key)
 		if pos >= 0 {
 			return off
@@ -228,7 +237,11 @@ func (ix *index) tagIs(slot uint64, off int64) bool {
 // likely the record, to be touched ahead of find. It touches the home bucket.
 func (ix *index) hint(h uint64) int64 {
 	t := ix.table.Load()
-	slots := t.slots(t.dir[h>>t.shift].Load())
+	entry := t.dir[h>>t.shift].Load()
+	if entry&unloaded != 0 {
+		return 0
+	}
+	slots := t.slots(entry)
 	at := int(h&t.mask) * bucketSlots
 	bucket := (*[bucketSlots]uint64)(slots[at : at+bucketSlots])
 	for i := range bucket {
@@ -242,10 +255,14 @@ func (ix *index) hint(h uint64) int64 {
 
 // put makes the slot of key name off, and returns the offset that it named
 // before, or 0. It fails only for want of memory (see reserve), having changed
-// nothing. The caller holds mu.
+// nothing, and where a segment that has not been loaded cannot be (see ensure). The
+// caller holds mu.
 func (ix *index) put(h uint64, key []byte, off int64) (int64, error) {
 	if off <= marker<<3 || off >= maxFileSize || off%8 != 0 {
 		panic("mmapkv: offset outside of the index's range")
+	}
+	if off := ix.load(h); off != 0 {
+		return 0, changedAt(-off)
 	}
 	for {
 		t, id, slots := ix.own(h)
@@ -276,6 +293,9 @@ func (ix *index) put(h uint64, key []byte, off int64) (int64, error) {
 // remove takes the slot of key away and returns the offset it named, or 0. The
 // caller holds mu.
 func (ix *index) remove(h uint64, key []byte) (int64, error) {
+	if off := ix.load(h); off != 0 {
+		return 0, changedAt(-off)
+	}
 	t, id, slots := ix.own(h)
 	pos, off := ix.probe(t, slots, h, key)
 	if pos < 0 {

@@ -3,7 +3,6 @@ package kv
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"iter"
 	"runtime"
 	"time"
@@ -23,11 +22,12 @@ type Iter struct {
 
 // view is a store as it was at one moment.
 type view struct {
-	g                 *generation
-	snap              *snapshot
-	end               int64
-	revision          uint64
-	keys, live, count int64
+	g        *generation
+	snap     *snapshot
+	end      int64
+	revision uint64
+	// keys, and of the log: bytes of live records, records, bytes with a deadline
+	keys, live, count, mortal int64
 }
 
 func (s *Store) view() (*view, error) {
@@ -35,11 +35,18 @@ func (s *Store) view() (*view, error) {
 	if err != nil {
 		return nil, err
 	}
+	return g.view()
+}
+
+func (g *generation) view() (*view, error) {
 	g.index.mu.Lock()
 	defer g.index.mu.Unlock()
+	if off := g.index.loadAll(); off != 0 {
+		return nil, changedAt(-off)
+	}
 	return &view{
 		g: g, snap: g.index.snapshot(), end: g.end.Load(), revision: g.revision.Load(),
-		keys: g.index.keys.Load(), live: g.live.Load(), count: g.count.Load(),
+		keys: g.index.keys.Load(), live: g.live.Load(), count: g.count.Load(), mortal: g.mortal.Load(),
 	}, nil
 }
 
@@ -80,13 +87,13 @@ func (it *Iter) All() iter.Seq2[[]byte, []byte] {
 			return
 		}
 		defer v.snap.release()
-		cur := newCursor(v.g, v.end, !it.s.opts.VerifyReads).at(v.snap)
+		cur := newCursor(v.g, v.end, !it.s.verifies(v.g, crc.HeaderSize)).at(v.snap)
 		cur.want = func(e *codec.Entry) bool { return e.Kind == codec.Put && bytes.HasPrefix(e.Key, it.prefix) }
 		for left := v.keys; ; {
 			items, err := cur.next()
 			switch {
 			case err == nil && v.snap.isBroken():
-				err = fmt.Errorf("%w: no memory to keep the snapshot", ErrFull)
+				err = errBroken
 			case err == nil && len(items) == 0 && len(it.prefix) == 0 && left != 0:
 				err = errChanged // a key is not the one that it was
 			}
@@ -147,7 +154,7 @@ func (s *Store) Records(ctx context.Context) iter.Seq2[Record, error] {
 			return
 		}
 		defer v.snap.release()
-		cur := newCursor(v.g, v.end, !s.opts.VerifyReads).at(v.snap)
+		cur := newCursor(v.g, v.end, !s.verifies(v.g, crc.HeaderSize)).at(v.snap)
 		for {
 			items, err := cur.next()
 			if err == nil {

@@ -86,6 +86,13 @@ type Options struct {
 	// MaxSize, are dead. A Put or Delete that finds no space compacts too.
 	// Default 0.5; negative: only Compact compacts.
 	CompactAt float64
+	// CheckpointBytes is how much may be written until the index is saved again, in the
+	// background, in a file beside the store, NAME.mmapkv-index: a checkpoint. Open
+	// then reads only what was written since. Close leaves one too, but for logs that
+	// are shorter than a 128th of it, so that Open takes much the same time at any
+	// number of keys. The file takes some 13 bytes a key, and may be deleted at any time
+	// without loss. Default 32 MiB; negative: no checkpoint is taken or used.
+	CheckpointBytes int64
 	// Salvage opens a corrupt store all the same, read-only and as it is at that
 	// moment, with every record that verifies; Stats().Missing tells which bytes
 	// do not, or cannot be read, and Suspects what keys they may have held. A key whose
@@ -145,6 +152,9 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if c.MaxSize == 0 || c.MaxSize > maxFileSize {
 		c.MaxSize = maxFileSize
+	}
+	if c.CheckpointBytes == 0 {
+		c.CheckpointBytes = 32 << 20
 	}
 	if c.CompactAt == 0 {
 		c.CompactAt = 0.5

@@ -42,7 +42,10 @@ func TestPowerCut(t *testing.T) {
 			t.Fatal(keepImage(t, err))
 		}
 	}
-	t.Logf("%d images, seeds %d to %d", p.cuts, *seedFlag, seed-1)
+	t.Logf("%d images, seeds %d to %d; %d stores were opened, %d of them by a checkpoint", p.cuts, *seedFlag, seed-1, p.opens, p.resumed)
+	if p.resumed == 0 {
+		t.Error("no store was opened by a checkpoint")
+	}
 }
 
 // keepImage leaves the image of a failure where it can be looked at.
@@ -316,6 +319,16 @@ type powerLab struct {
 	cuts   int       // images so far
 	failed *cutError // the first; it ends the run
 	trace  []string  // of the cuts of the run
+
+	opens, resumed int // stores that were opened, and those whose index a checkpoint gave
+}
+
+// opened counts a store that has just been opened.
+func (p *powerLab) opened(s *Store) {
+	p.opens++
+	if s.gen.Load().unverified.Load() > 0 {
+		p.resumed++
+	}
 }
 
 // cutError is a broken contract.
@@ -345,6 +358,8 @@ func (p *powerLab) run(seed uint64) (err error) {
 		SyncEvery:  time.Hour, // the run ticks by itself
 		SyncBytes:  []int64{-1, 4 << 10, 64 << 10}[rng.IntN(3)],
 		CompactAt:  -1,
+		// The run takes some by itself, and Close does.
+		CheckpointBytes: []int64{-1, 1, 1}[rng.IntN(3)],
 	}
 	// One in three begins a new page after each sync, and has a disk that destroys
 	// what is in flight.
@@ -530,6 +545,8 @@ func (r *powerRun) open() {
 		return
 	}
 	r.s = s
+	r.lab.opened(s)
+	s.checkpointing.Store(true) // so that none is taken beside the run
 	st, err := shown(s, slices.DeleteFunc(r.allowed(), func(st storeState) bool { return st.revision < r.written }))
 	if !r.did(err) {
 		return
@@ -735,6 +752,9 @@ func (r *powerRun) work() {
 		r.note("tick")
 		r.s.onTick()
 		r.settled()
+		if r.opts.CheckpointBytes > 0 && r.rng.IntN(2) == 0 {
+			r.checkpoint()
+		}
 	case n < 93:
 		r.note("compact")
 		before := r.last().revision
@@ -752,6 +772,15 @@ func (r *powerRun) work() {
 		if r.close(); r.lab.failed == nil {
 			r.open()
 		}
+	}
+}
+
+// checkpoint takes one as the background does.
+func (r *powerRun) checkpoint() {
+	r.note("checkpoint")
+	f, err := r.s.writeCheckpoint(r.s.gen.Load(), mmapfile.BootID())
+	if r.did(err) {
+		r.did(f.Close())
 	}
 }
 
@@ -813,10 +842,14 @@ func (r *powerRun) cut(where string) {
 // as 0. With either of the latter the holder, whatever its number is, is dead.
 func (m image) rebooted(boot int) image {
 	b := m[storeName]
-	if boot == 0 || len(b) < crc.HeaderSize {
+	if len(b) < crc.HeaderSize {
 		return m
 	}
 	m = maps.Clone(m)
+	if boot == 0 {
+		m.forgetCheckpoint()
+		return m
+	}
 	b = slices.Clone(b)
 	word := b[crc.BootOff : crc.BootOff+8]
 	if boot == 2 {
@@ -826,6 +859,18 @@ func (m image) rebooted(boot int) image {
 	}
 	m[storeName] = b
 	return m
+}
+
+// forgetCheckpoint makes a checkpoint that was not synced one of another boot, as it is
+// after each power cut.
+func (m image) forgetCheckpoint() {
+	const name = storeName + indexSuffix
+	c, err := crc.DecodeCheckpoint(m[name])
+	if err != nil || c.Boot == 0 {
+		return
+	}
+	c.Boot++
+	m[name] = append(crc.EncodeCheckpoint(&c), m[name][crc.SlotsOff(len(c.Segments), 0, c.SlotCount):]...)
 }
 
 // check opens the image as anybody would, and returns the state that it shows.
@@ -851,10 +896,11 @@ func (r *powerRun) check(img image, dead bool) (*storeState, error) {
 	for i, way := range ways {
 		opts := r.opts
 		opts.ReadOnly = dead && i == 0
-		s, err := Open(path, &opts)
+		s, err := openOn(imageDisk{}, path, &opts)
 		if err != nil {
 			return nil, fmt.Errorf("opened %s: %w", way, err)
 		}
+		r.lab.opened(s)
 		st, err = shown(s, states)
 		if err = errors.Join(err, s.Close()); err != nil {
 			return nil, fmt.Errorf("opened %s: %w", way, err)

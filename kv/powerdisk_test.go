@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/mmapkv/mmapkv/mmapfile"
 )
 
@@ -333,6 +335,31 @@ func (f *powerFile) SyncFile() error {
 		f.node.durable, f.node.synced = f.node.content(), true
 		return nil
 	})
+}
+
+// Identity is that of a file that keeps its number across the copies of a disk, and
+// notes each change.
+func (f *powerFile) Identity() (mmapfile.Identity, error) { return identityOf(f.node.content()), nil }
+
+func identityOf(b []byte) mmapfile.Identity {
+	return mmapfile.Identity{Inode: 1, Length: int64(len(b)), Modified: int64(xxhash.Sum64(b))}
+}
+
+// imageDisk is the operating system's, with files that are those of a powerDisk.
+type imageDisk struct{ osDisk }
+
+type imageFile struct{ file }
+
+func (f imageFile) Identity() (mmapfile.Identity, error) { return identityOf(f.Mapping().Bytes()), nil }
+
+func (d imageDisk) Open(path string, mode mmapfile.Mode) (file, error) {
+	f, err := d.osDisk.Open(path, mode)
+	return imageFile{f}, err
+}
+
+func (d imageDisk) Create(path string, perm fs.FileMode, size int64) (file, error) {
+	f, err := d.osDisk.Create(path, perm, size)
+	return imageFile{f}, err
 }
 
 // image is what a power cut left: the directory's files.

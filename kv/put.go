@@ -146,6 +146,9 @@ func (s *Store) appendOne(g *generation, e *codec.Entry) (revision uint64, err e
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
 	h := g.index.hash.sum(e.Key)
+	if off := g.index.ensure(h); off != 0 {
+		return 0, changedAt(-off)
+	}
 	if e.Kind == codec.Delete && g.index.find(h, e.Key) == 0 {
 		return 0, nil
 	}

@@ -13,7 +13,8 @@ import (
 	"github.com/mmapkv/mmapkv/mmapfile"
 )
 
-// recover rebuilds the index of g from its log. The first record that does not
+// recover rebuilds the index of g from its log, or brings one that a checkpoint gave
+// up to date. The first record that does not
 // verify ends the log. At or beyond the durable mark that is a torn write, which
 // was never promised to anybody; before it, it is corruption: refused, or with
 // Options.Salvage passed over. recover changes nothing on disk.
@@ -47,6 +48,10 @@ func (s *Store) recover(g *generation, h *head) (err error) {
 	}
 
 	scan := newScanner(g, log[:min(int64(len(log)), maxFileSize)])
+	resumed := g.unverified.Load() > 0
+	if resumed {
+		scan.off, scan.revision = g.end.Load(), g.revision.Load()
+	}
 	run, why, err := s.replay(g, &scan)
 	if h.unmarked && (!s.opts.SyncAligned || scan.gapsBehind() > 1) {
 		// Torn or damaged, nobody can tell: nothing is dropped. With no log at all,
@@ -64,6 +69,9 @@ func (s *Store) recover(g *generation, h *head) (err error) {
 	sealed := errors.Is(why, codec.ErrEntry) || why == errOrder
 	if g.end.Load() >= promised && !sealed && !s.opts.Salvage {
 		return nil
+	}
+	if resumed {
+		return errDoubt
 	}
 	if sealed || g.end.Load() < promised {
 		// What is missing, of the record's sense or of its transaction, is missing

@@ -1,6 +1,12 @@
 package kv
 
-import "sync/atomic"
+import (
+	"fmt"
+	"math/bits"
+	"sync/atomic"
+
+	"github.com/mmapkv/mmapkv/crc"
+)
 
 // snapshot is the index as it was at one moment. It is a copy of the directory:
 // while it lives, a writer copies a segment before it first changes it. Nobody
@@ -81,6 +87,23 @@ func (s *snapshot) find(h uint64, key []byte) int64 {
 	}
 	return 0
 }
+
+// segments returns a row for each segment, in the order of their hashes, with its
+// depth.
+func (s *snapshot) segments() (rows []crc.CheckpointSegment) {
+	for i := 0; i < len(s.dir); {
+		n := 1
+		for i+n < len(s.dir) && uint32(s.dir[i+n]) == uint32(s.dir[i]) {
+			n++
+		}
+		depth := bits.Len(uint(len(s.dir))) - bits.Len(uint(n))
+		rows = append(rows, crc.CheckpointSegment{Depth: uint8(depth)})
+		i += n
+	}
+	return rows
+}
+
+var errBroken = fmt.Errorf("%w: no memory to keep the snapshot", ErrFull)
 
 // isBroken tells that holds may have been wrong since the snapshot was taken.
 func (s *snapshot) isBroken() bool {

@@ -27,6 +27,8 @@ type Stats struct {
 	DurableTail     int64  // the log up to it is past its durability point
 	DurableRevision uint64 // mutations up to it are
 
+	Checkpoint int64 // the log up to it is covered by the checkpoint; 0: there is none
+
 	Syncs, Grows, Compactions uint64
 	// Corruptions counts how often damage was met: by Open, by reads (see
 	// Options.VerifyReads), Verify, Compact and WriteTo, and in what a read-only handle takes
@@ -52,7 +54,7 @@ func (s *Store) Stats() Stats {
 	return Stats{
 		Keys: g.index.keys.Load(), Records: g.count.Load(), Revision: g.revision.Load(), Generation: g.header.Generation,
 		LiveBytes: g.live.Load(), DeadBytes: g.dead(), Tail: g.end.Load(), FileBytes: g.file.Size(), IndexBytes: g.index.bytes(),
-		DurableTail: durable.Off, DurableRevision: durable.Revision,
+		DurableTail: durable.Off, DurableRevision: durable.Revision, Checkpoint: g.checkpoint.Load(),
 		Syncs: s.syncs.Load(), Grows: s.grows.Load(), Compactions: s.compactions.Load(),
 		Corruptions: s.corruptions.count.Load(),
 		Missing:     append([]Range(nil), g.missing...), Poisoned: s.poisoned(),

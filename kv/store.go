@@ -52,6 +52,9 @@ type Store struct {
 	closeOnce  sync.Once
 	closeErr   error
 
+	checkpointing  atomic.Bool // somebody takes a checkpoint in the background
+	checkpointFrom time.Time   // owned by who set checkpointing: not before it
+
 	compactKicked atomic.Bool  // a compaction is about to start or under way
 	compactFrom   atomic.Int64 // dead bytes at which the next one may start by itself
 
@@ -70,8 +73,21 @@ type Store struct {
 // damaged store is refused with ErrCorrupt (see CorruptError, Options.Salvage);
 // ErrFormat and ErrVersion refuse other files; nothing on disk is changed then.
 //
-// Open reads the whole log to rebuild the index: its cost grows with the store.
-func Open(path string, opts *Options) (*Store, error) { return openOn(osDisk{}, path, opts) }
+// After Close, Open takes much the same time at any number of keys; after a kill or
+// a power cut it reads what was written since the last checkpoint (see
+// Options.CheckpointBytes), or, without one, the whole log. What it has not read, it
+// verifies in the background, and each read verifies its record until then: damage
+// there is ErrCorrupt when it is met, and Hooks.Corrupted hears of it.
+func Open(path string, opts *Options) (*Store, error) {
+	s, err := openOn(osDisk{}, path, opts)
+	if err != nil {
+		return nil, err
+	}
+	g := s.gen.Load()
+	s.finishResume(g)
+	s.checkpointIfDue(g)
+	return s, nil
+}
 
 func openOn(d disk, path string, opts *Options) (*Store, error) {
 	o, err := opts.withDefaults()
@@ -82,9 +98,9 @@ func openOn(d disk, path string, opts *Options) (*Store, error) {
 		return nil, wrapError("open", path, 0, fmt.Errorf("Options.Shared: %w", errors.ErrUnsupported))
 	}
 	resolved, err := resolve(path)
-	if err == nil && !o.ReadOnly && strings.HasSuffix(resolved, nextSuffix) {
-		// Another store's holder would take it for its own, cut-off compaction.
-		err = fmt.Errorf("%w: names that end with %s are not for stores", fs.ErrInvalid, nextSuffix)
+	if err == nil && !o.ReadOnly && (strings.HasSuffix(resolved, nextSuffix) || strings.HasSuffix(resolved, indexSuffix) || strings.HasSuffix(resolved, newIndexSuffix)) {
+		// Another store's holder would take it for its own, and remove it.
+		err = fmt.Errorf("%w: names that end with %q are not for stores", fs.ErrInvalid, filepath.Base(resolved)[strings.LastIndex(filepath.Base(resolved), ownSuffix):])
 	}
 	if err != nil {
 		return nil, wrapError("open", path, 0, err)
@@ -130,11 +146,16 @@ func resolve(path string) (string, error) {
 // openGeneration opens, or creates, the file at the path and recovers it.
 func (s *Store) openGeneration() (*generation, error) {
 	if s.opts.ReadOnly {
-		f, err := s.disk.Open(s.path, mmapfile.ReadOnly)
+		f, err := s.disk.Open(s.path, s.mode())
 		if err != nil {
 			return nil, err
 		}
-		g, err := s.load(f)
+		id, err := f.Identity()
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+		g, err := s.load(f, id)
 		if err != nil {
 			f.Close()
 		}
@@ -144,10 +165,16 @@ func (s *Store) openGeneration() (*generation, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := s.load(f)
+	var id mmapfile.Identity
+	if before != nil {
+		id = before.identity
+	}
+	g, err := s.load(f, id)
 	if err == nil && before != nil {
-		// A compaction that was cut off left it; only the lock's holder compacts.
+		// A compaction, or a checkpoint, that was cut off left them; only the lock's
+		// holder makes either.
 		s.disk.Remove(s.path + nextSuffix)
+		s.disk.Remove(s.path + newIndexSuffix)
 		// Whoever created or renamed the file may have died before it synced its name.
 		err = errors.Join(s.settle(g, before.holder != 0), syncDir(s.disk, filepath.Dir(s.path)))
 	}
@@ -160,6 +187,13 @@ func (s *Store) openGeneration() (*generation, error) {
 		return nil, err
 	}
 	return g, nil
+}
+
+func (s *Store) mode() mmapfile.Mode {
+	if s.opts.ReadOnly {
+		return mmapfile.ReadOnly
+	}
+	return mmapfile.ReadWrite
 }
 
 // letGo closes a file, and with it releases the lock, having set the holder.
@@ -176,8 +210,9 @@ func setHolder(f file, holder uint64) (err error) {
 	return nil
 }
 
-// load checks the header of f and rebuilds the index from the log.
-func (s *Store) load(f file) (*generation, error) {
+// load checks the header of f, which was id before anybody wrote to it, and makes the
+// index, from a checkpoint if there is one, else from the log.
+func (s *Store) load(f file, id mmapfile.Identity) (*generation, error) {
 	h, err := s.readHeader(f)
 	if err != nil {
 		return nil, err
@@ -185,12 +220,27 @@ func (s *Store) load(f file) (*generation, error) {
 	if h.BaseRevision > maxRevision {
 		return nil, errOrder
 	}
+	h.identity = id
+	if g := s.resume(f, &h); g != nil {
+		return g, nil
+	}
+	if !s.opts.ReadOnly {
+		// One that does not fit now must not fit by chance later.
+		s.disk.Remove(s.path + indexSuffix)
+	}
+	g := s.newGeneration(f, &h)
+	return g, s.recover(g, &h)
+}
+
+// newGeneration makes the generation of the file f with header h.
+func (s *Store) newGeneration(f file, h *head) *generation {
 	g := newGeneration(f, h.Header)
 	g.marks, g.marksSynced = h.nextMark, h.nextMark
+	g.checkpointAt.Store(s.opts.CheckpointBytes)
 	if h.damage != nil {
 		g.missing, g.reached = append(g.missing, h.lost), append(g.reached, 0)
 	}
-	return g, s.recover(g, &h)
+	return g
 }
 
 // head is what a file's header says.
@@ -203,6 +253,8 @@ type head struct {
 	unreadable bool   // the mutable page cannot even be read
 	nextMark   uint64 // slot
 	holder     uint64
+	boot       uint64
+	identity   mmapfile.Identity // of the file, before it was locked
 }
 
 // immutablePart is where the immutable part of a header lies, and copyPart its copy.
@@ -250,7 +302,7 @@ func readHeader(f file) (h head, err error) {
 	}
 	err = guarded(f, func() error {
 		h.mark, h.nextMark = crc.DecodeMark(b, &h.Header), crc.NextMark(b, &h.Header)
-		h.holder = m.Word(crc.HolderOff).Load()
+		h.holder, h.boot = m.Word(crc.HolderOff).Load(), m.Word(crc.BootOff).Load()
 		return nil
 	})
 	if err != nil {
@@ -301,6 +353,9 @@ func (s *Store) lockFile() (f file, before *head, err error) {
 		}
 		// To lock writes to the file: not before it is known to be a store.
 		h, err := s.readHeader(f)
+		if err == nil {
+			h.identity, err = f.Identity()
+		}
 		if err == nil {
 			err = f.TryLock(crc.HolderOff)
 		}
@@ -415,6 +470,23 @@ func (s *Store) spawn(fn func()) {
 	s.background.Go(fn)
 }
 
+// letGoOf closes the file of g for good, with a checkpoint if all of it is durable.
+func (s *Store) letGoOf(g *generation, durable bool) error {
+	var checkpoint file
+	if durable {
+		checkpoint = s.lastCheckpoint(g)
+	}
+	if checkpoint == nil {
+		return letGo(g.file, 0)
+	}
+	defer checkpoint.Close()
+	_ = setHolder(g.file, 0)
+	if err := markClosed(checkpoint, g); err != nil {
+		s.opts.Logger.Warn("the checkpoint does not say that the store was closed", "path", s.path, "err", err)
+	}
+	return g.file.Close()
+}
+
 // Path returns the path of the file, absolute and with symbolic links resolved.
 func (s *Store) Path() string { return s.path }
 
@@ -438,15 +510,13 @@ func (s *Store) Close() error {
 		s.sync.lead(0)
 		g := s.gen.Load()
 		durable, err := uint64(0), error(nil)
-		if !s.opts.ReadOnly {
-			durable, err = s.syncAndTrim(g)
-		}
-		s.gen.Store(nil)
 		if s.opts.ReadOnly {
 			err = g.file.Close()
 		} else {
-			err = errors.Join(err, letGo(g.file, 0))
+			durable, err = s.syncAndTrim(g)
+			err = errors.Join(err, s.letGoOf(g, err == nil))
 		}
+		s.gen.Store(nil)
 		s.closeErr = s.wrap("close", 0, err)
 		s.sync.leave(durable)
 	})

@@ -187,7 +187,8 @@ func (s *Store) poisoned() error {
 }
 
 // ticker does what is due SyncEvery after a write: it syncs, if the durability is
-// periodic, keeps the clock going, and makes the durable mark durable. A store
+// periodic, keeps the clock going, makes the durable mark durable, and sees to it
+// that a checkpoint is taken when it is due. A store
 // that nobody writes has no timer running.
 type ticker struct {
 	timer  *time.Timer
@@ -206,9 +207,7 @@ func (s *Store) startTicker() {
 // wrote is called after something was published, so that a tick which comes too
 // early for it finds the ticker unarmed and a later one follows.
 func (s *Store) wrote(g *generation) {
-	if !s.tick.armed.Load() && s.tick.armed.CompareAndSwap(false, true) {
-		s.tick.timer.Reset(s.opts.SyncEvery)
-	}
+	s.rearm()
 	if s.opts.Durability == SyncPeriodic && s.opts.SyncBytes > 0 && g.end.Load()-g.synced.Load() > s.opts.SyncBytes &&
 		s.tick.kicked.CompareAndSwap(false, true) {
 		s.spawn(func() {
@@ -218,10 +217,22 @@ func (s *Store) wrote(g *generation) {
 	}
 }
 
+func (s *Store) rearm() {
+	if !s.tick.armed.Load() && s.tick.armed.CompareAndSwap(false, true) {
+		s.tick.timer.Reset(s.opts.SyncEvery)
+	}
+}
+
 func (s *Store) onTick() {
 	s.clock.tick()
 	g := s.gen.Load()
-	if g == nil || s.opts.Durability == SyncManual {
+	if g == nil {
+		return
+	}
+	if s.checkpointIfDue(g) {
+		s.rearm()
+	}
+	if s.opts.Durability == SyncManual {
 		return
 	}
 	// An error poisons, which is logged; the next write reports it.

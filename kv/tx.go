@@ -143,6 +143,9 @@ func (s *Store) appendAll(g *generation, tx *Tx) (revision uint64, err error) {
 	earlier := make(before, len(tx.entries))
 	total := int64(0)
 	for _, e := range tx.entries {
+		if off := g.index.ensure(g.index.hash.sum(e.Key)); off != 0 {
+			return 0, changedAt(-off)
+		}
 		if earlier.note(g, e.Key) == 0 && e.Kind == codec.Delete {
 			continue
 		}

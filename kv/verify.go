@@ -128,7 +128,7 @@ func (s *Store) verifyIndex(v *view, r *verification) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(v.g.mapped, &err)
 	if v.snap.isBroken() {
-		return fmt.Errorf("%w: no memory to keep the snapshot", ErrFull)
+		return errBroken
 	}
 	if r.Keys != v.keys {
 		r.violate(0, "the index has %d keys, the log %d current records", v.keys, r.Keys)
@@ -161,6 +161,9 @@ func (s *Store) verifyIndex(v *view, r *verification) (err error) {
 	ix := v.g.index
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
+	if off := ix.loadAll(); off != 0 {
+		return changedAt(-off)
+	}
 	for _, what := range ix.check() {
 		r.violate(0, "%s", what)
 	}

@@ -105,3 +105,11 @@ const (
 	ReadWrite Mode = iota // read, write, grow, lock
 	ReadOnly              // read and follow; a store into the mapping faults
 )
+
+// Identity tells a file from others in its file system, and whether it has been
+// written to.
+type Identity struct {
+	Inode    uint64
+	Length   int64 // bytes
+	Modified int64 // unix nanoseconds; file systems have coarser clocks
+}

@@ -48,6 +48,15 @@ func NewRegion(n int, hugePages bool) (*Region, error) {
 	return r, nil
 }
 
+// AdviseHuge asks the kernel to make huge pages of the region's in the background,
+// where it can: after it was filled, for a region that was made without.
+func (r *Region) AdviseHuge() {
+	if len(r.Words) > 0 {
+		adviseHuge(unsafe.Slice((*byte)(unsafe.Pointer(&r.Words[0])), len(r.Words)*8))
+	}
+	runtime.KeepAlive(r)
+}
+
 // mapAnonymous maps size bytes of zeros. For huge pages it maps so much more that
 // an aligned part of size bytes lies in it, and gives the ends back: that adds no
 // area to the kernel's table, so it does not fail.

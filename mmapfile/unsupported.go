@@ -47,6 +47,7 @@ func (d *Dir) Close()      {}
 // NewRegion returns an error that matches errors.ErrUnsupported.
 func NewRegion(int, bool) (*Region, error) { return nil, errUnsupported }
 
+func (r *Region) AdviseHuge()                      {}
 func (f *File) Size() int64                        { return 0 }
 func (f *File) Mapping() *Mapping                  { return nil }
 func (f *File) FileSystem() string                 { return "" }
@@ -61,6 +62,7 @@ func (f *File) AdviseRandom(_, _ int64)            {}
 func (f *File) Protect(_, _ int64) error           { return errUnsupported }
 func (f *File) TryLock(int64) error                { return errUnsupported }
 func (f *File) IsAt(string) (bool, error)          { return false, errUnsupported }
+func (f *File) Identity() (Identity, error)        { return Identity{}, errUnsupported }
 func (f *File) Close() error                       { return errUnsupported }
 func (f *File) offsetOf(uintptr) (int64, bool)     { return 0, false }
 func (m *Mapping) Bytes() []byte                   { return nil }

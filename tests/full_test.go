@@ -116,7 +116,7 @@ func TestCreateFull(t *testing.T) {
 	}
 	_, err := kv.Open(filepath.Join(dir, "store"), nil)
 	wantErr(t, err, kv.ErrFull)
-	if left, _ := filepath.Glob(filepath.Join(dir, "store*")); len(left) > 0 {
+	if left := filesAt(filepath.Join(dir, "store*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 }

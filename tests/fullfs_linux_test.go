@@ -184,7 +184,7 @@ func runFull(t *testing.T, dir string, errno error, inPlace bool, opts *kv.Optio
 		must(t, other.Close()) // there was room for a small one
 	} else {
 		wantErr(t, err, kv.ErrFull)
-		if left, _ := filepath.Glob(path + " other*"); len(left) > 0 {
+		if left := filesAt(path + " other*"); len(left) > 0 {
 			t.Errorf("left behind: %v", left)
 		}
 	}

@@ -71,7 +71,7 @@ func TestHostilePath(t *testing.T) {
 					t.Error("changed")
 				}
 			}
-			if left, _ := filepath.Glob(path + "*"); len(left) != 1 {
+			if left := filesAt(path + "*"); len(left) != 1 {
 				t.Errorf("there are now %v", left)
 			}
 		})

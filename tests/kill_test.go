@@ -542,8 +542,8 @@ func (k *killLab) kill(t *testing.T) {
 	if err := k.ledger.check(s); err != nil {
 		t.Error(err)
 	}
-	if left, err := filepath.Glob(k.path + "*"); !k.dirty && (err != nil || len(left) != 1) {
-		t.Errorf("beside the store lies what the dead left: %v %v", left, err)
+	if left := filesAt(k.path + "*"); !k.dirty && len(left) != 1 {
+		t.Errorf("beside the store lies what the dead left: %v", left)
 	}
 }
 

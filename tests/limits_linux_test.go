@@ -166,8 +166,8 @@ func reopened(s *kv.Store, path string, want map[string]string) error {
 	if r, err := s.Verify(context.Background()); err != nil || len(r.Violations) > 0 {
 		return fmt.Errorf("verify: %v, %v", r.Violations, err)
 	}
-	if left, err := filepath.Glob(path + ".*"); err != nil || len(left) > 0 {
-		return fmt.Errorf("left behind: %v, %v", left, err)
+	if left := filesAt(path + ".*"); len(left) > 0 {
+		return fmt.Errorf("left behind: %v", left)
 	}
 	return s.Close()
 }
@@ -198,7 +198,7 @@ func runIntoFileSize(dir string) error {
 			err = fillLimited(s, int64(n), want)
 		} else if !errors.Is(err, kv.ErrFull) || !errors.Is(err, syscall.EFBIG) || n >= 32<<10 {
 			return fmt.Errorf("limit %d: open: %w", n, err)
-		} else if left, _ := filepath.Glob(path + "*"); len(left) > 0 {
+		} else if left := filesAt(path + "*"); len(left) > 0 {
 			return fmt.Errorf("limit %d: left behind: %v", n, left)
 		} else if err = limitFiles(1 << 62); err == nil {
 			s, err = kv.Open(path, nil)

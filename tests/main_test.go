@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -241,4 +243,14 @@ func copyOf(s *kv.Store) ([]byte, error) {
 		err = fmt.Errorf("WriteTo says %d bytes and wrote %d", n, b.Len())
 	}
 	return b.Bytes(), err
+}
+
+// filesAt returns the files that match pattern, but for checkpoints, which may lie
+// beside any store.
+func filesAt(pattern string) []string {
+	names, err := filepath.Glob(pattern)
+	if err != nil {
+		panic(err)
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return strings.HasSuffix(name, ".mmapkv-index") })
 }

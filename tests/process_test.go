@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -357,8 +356,7 @@ func TestCreateRace(t *testing.T) {
 	if s.Len() != n {
 		t.Errorf("%d keys of %d", s.Len(), n)
 	}
-	left, err := filepath.Glob(path + ".*")
-	if err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v %v", left, err)
+	if left := filesAt(path + ".*"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
 	}
 }

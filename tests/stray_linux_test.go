@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -414,7 +413,7 @@ func TestStrayPointer(t *testing.T) {
 				wantContents(t, s, maps.Clone(want))
 				closeSound(t, s)
 			}
-			if left, _ := filepath.Glob(path + "*"); len(left) != 1 {
+			if left := filesAt(path + "*"); len(left) != 1 {
 				t.Errorf("there are now %v", left)
 			}
 		})

@@ -1,0 +1,423 @@
+package kv
+
+import (
+	"encoding/binary"
+	"errors"
+	"iter"
+	"math/bits"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/mmapkv/mmapkv/codec"
+	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/mmapfile"
+)
+
+// saved is a checkpoint that an index is loaded from, segment by segment, each when
+// it is needed first or by loadRest.
+type saved struct {
+	crc.Checkpoint
+	file file // closed; its mapping is read
+	g    *generation
+	left int    // guarded by index.mu: segments not loaded yet
+	buf  []byte // guarded by index.mu: of one segment
+	lost int64  // guarded by index.mu: the record because of which the rest cannot be had at all, negated
+}
+
+// errDoubt: the checkpoint and the log may not belong together.
+var errDoubt = errors.New("the checkpoint is in doubt")
+
+// resume returns a generation of f whose index comes from the checkpoint and, for
+// what was written since, from the log; or nil, if there is any doubt: then the log
+// tells all.
+func (s *Store) resume(f file, h *head) *generation {
+	if s.opts.Salvage || s.opts.CheckpointBytes < 0 || h.damage != nil || h.unmarked {
+		return nil
+	}
+	idx, err := s.disk.Open(s.path+indexSuffix, s.mode())
+	if err != nil {
+		return nil
+	}
+	defer idx.Close() // its mapping stays
+	g := s.newGeneration(f, h)
+	v := &saved{file: idx, g: g}
+	if err = v.open(f, h); err == nil && !s.opts.ReadOnly {
+		// From here on the file may change.
+		_, err = idx.WriteAt(make([]byte, crc.CloseMarkSize), crc.CloseMarkOff)
+	}
+	if err == nil {
+		g.index, err = newSavedIndex(v)
+	}
+	if err != nil {
+		s.opts.Logger.Info("the checkpoint is not used", "path", s.path, "why", err)
+		return nil
+	}
+	g.end.Store(v.End)
+	g.revision.Store(v.Revision)
+	g.count.Store(v.Records)
+	g.live.Store(v.Live)
+	g.mortal.Store(v.Mortal)
+	g.unverified.Store(v.End)
+	g.checkpoint.Store(v.End)
+	g.checkpointAt.Store(v.End + s.opts.CheckpointBytes)
+	g.checkpointSynced = v.Boot == 0
+	s.clock.seen(v.Stamp)
+	if s.recover(g, h) != nil {
+		return nil
+	}
+	return g
+}
+
+// open reads the head of the checkpoint, and returns why it is not that of the log f.
+func (v *saved) open(f file, h *head) error {
+	err := guarded(v.file, func() (err error) {
+		b := v.file.Mapping().Bytes()
+		if v.Checkpoint, err = crc.DecodeCheckpoint(b); err != nil {
+			return err
+		}
+		mark, closed := crc.DecodeCloseMark(b, h.Salt)
+		if closed && (mark != crc.CloseMark{Length: h.identity.Length, Modified: h.identity.Modified}) {
+			return errDoubt // somebody has written to the log since
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case v.Generation != h.Generation || v.Salt != h.Salt || v.StoreID != h.StoreID || v.File != h.identity.Inode,
+		v.Boot != 0 && (v.Boot != h.boot || v.Boot != mmapfile.BootID()),
+		v.End%crc.Align != 0 || v.End < crc.HeaderSize || v.End > f.Size(),
+		v.Revision < h.BaseRevision || v.Revision > maxRevision,
+		!v.tiles():
+		return errDoubt
+	}
+	return guarded(f, func() error {
+		if m := f.Mapping(); v.TailSum != crc.TailSum(m.Bytes(), v.End) {
+			return errDoubt
+		}
+		return nil
+	})
+}
+
+// tiles tells whether the segments make an index: together they have every hash, each
+// once.
+func (v *saved) tiles() bool {
+	slots := int(v.SlotCount)
+	if bits.OnesCount(uint(slots)) != 1 || slots < smallestSlots || slots > segmentSlots || slots < segmentSlots && len(v.Segments) > 1 {
+		return false
+	}
+	at := 0
+	for _, seg := range v.Segments {
+		if seg.Depth > maxDepth || at%(1<<(maxDepth-seg.Depth)) != 0 || int(seg.Used)+int(seg.Marks) > slots {
+			return false
+		}
+		at += 1 << (maxDepth - seg.Depth)
+	}
+	return at == 1<<maxDepth
+}
+
+// unloaded is the bit of a directory entry whose segment lies in the checkpoint.
+const unloaded = 1 << 31
+
+// newSavedIndex makes an index whose segments, all of them, lie in the checkpoint.
+func newSavedIndex(v *saved) (*index, error) {
+	ix := newIndex(&v.g.log, v.g.index.hash)
+	count, slots, depth := len(v.Segments), int(v.SlotCount), uint8(0)
+	var chunks []chunk
+	if slots < segmentSlots {
+		chunks = []chunk{{words: make([]uint64, slots)}}
+	} else {
+		n := (count + chunkSegments - 1) / chunkSegments
+		const words = chunkSegments * segmentSlots
+		// The first touch of a huge page takes milliseconds, for which a reader would
+		// wait. See load.
+		region, err := mmapfile.NewRegion(n*words, false)
+		if err != nil {
+			return nil, err
+		}
+		for i := range n {
+			chunks = append(chunks, chunk{region.Words[i*words : (i+1)*words], region})
+		}
+	}
+	ix.segs = make([]segment, count)
+	keys := int64(0)
+	for i, seg := range v.Segments {
+		depth = max(depth, seg.Depth)
+		keys += int64(seg.Used)
+		ix.segs[i] = segment{depth: seg.Depth, used: int32(seg.Used), marks: int32(seg.Marks), epoch: ix.epoch}
+	}
+	ix.keys.Store(keys)
+	t := newTable(uint(depth), slots, chunks)
+	at := 0
+	for i, seg := range v.Segments {
+		for end := at + 1<<(depth-seg.Depth); at < end; at++ {
+			t.dir[at].Store(unloaded | uint64(i))
+		}
+	}
+	ix.table.Store(t)
+	v.left, v.buf = count, make([]byte, slots*8)
+	ix.saved = v
+	return ix, nil
+}
+
+// ensure is load for those who do not hold mu.
+func (ix *index) ensure(h uint64) (off int64) {
+	t := ix.table.Load()
+	if t.dir[h>>t.shift].Load()&unloaded == 0 {
+		return 0
+	}
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	return ix.load(h)
+}
+
+// load sees to it that the segment of h is there. If it cannot be had, it returns
+// what find does for a record that cannot be read. The caller holds mu.
+func (ix *index) load(h uint64) (off int64) {
+	t := ix.table.Load()
+	entry := t.dir[h>>t.shift].Load()
+	v := ix.saved
+	if entry&unloaded == 0 || v.lost != 0 {
+		return ix.lost(entry)
+	}
+	id := uint32(entry) &^ unloaded
+	if err := v.read(t.slots(uint64(id)), id, h); err != nil {
+		return ix.rebuild()
+	}
+	// Published by the directory's entries: a reader that sees one of them sees the slots.
+	ix.point(t, h, ix.segs[id].depth, id)
+	if v.left--; v.left == 0 {
+		ix.saved = nil
+		if region := t.chunks[0].region; region != nil {
+			region.AdviseHuge()
+		}
+	}
+	return 0
+}
+
+// lost returns what load does for a segment that cannot be had.
+func (ix *index) lost(entry uint64) int64 {
+	if entry&unloaded == 0 {
+		return 0
+	}
+	return ix.saved.lost
+}
+
+// loadAll is load of all segments. The caller holds mu.
+func (ix *index) loadAll() (off int64) {
+	for i := 0; ix.saved != nil; i++ {
+		if off := ix.load(uint64(i) << ix.table.Load().shift); off != 0 {
+			return off
+		}
+	}
+	return 0
+}
+
+// read copies the slots of segment id, that of h, from the file, and returns why they
+// are not what was saved.
+func (v *saved) read(dst []uint64, id uint32, h uint64) error {
+	off := crc.SlotsOff(len(v.Segments), int(id), v.SlotCount)
+	err := guarded(v.file, func() error {
+		copy(v.buf, v.file.Mapping().Bytes()[off:])
+		return nil
+	})
+	runtime.KeepAlive(v.file)
+	if err != nil {
+		return err
+	}
+	seg := &v.Segments[id]
+	if crc.SegmentSum(v.buf, int(id), v.Salt) != seg.Sum {
+		return errDoubt
+	}
+	var used, marks uint16
+	for i := range dst {
+		slot := binary.LittleEndian.Uint64(v.buf[8*i:])
+		switch {
+		case slot == marker:
+			marks++
+		case slot > marker:
+			used++
+			if slot>>(64-seg.Depth) != h>>(64-seg.Depth) {
+				return errDoubt
+			}
+		}
+		atomic.StoreUint64(&dst[i], slot)
+	}
+	if used != seg.Used || marks != seg.Marks {
+		return errDoubt
+	}
+	return nil
+}
+
+// rebuild fills the segments that are not loaded yet from the log: the checkpoint is
+// not what was saved. The caller holds mu, and with it everybody up who needs one of
+// them.
+func (ix *index) rebuild() (off int64) {
+	v := ix.saved
+	fail := func(off int64) int64 {
+		v.lost = -off
+		return v.lost
+	}
+	t := ix.table.Load()
+	missing := newIndex(ix.log, ix.hash)
+	off, err := v.g.replayInto(v.End, func(r *logRecord) (err error) {
+		h := ix.hash.sum(r.entry.Key)
+		switch {
+		case t.dir[h>>t.shift].Load()&unloaded == 0:
+		case r.entry.Kind == codec.Delete:
+			_, err = missing.remove(h, r.entry.Key)
+		default:
+			_, err = missing.put(h, r.entry.Key, r.off)
+		}
+		return err
+	})
+	if err != nil {
+		return fail(off)
+	}
+	for i := range t.dir {
+		if entry := t.dir[i].Load(); entry&unloaded != 0 {
+			id := uint32(entry) &^ unloaded
+			clear(t.slots(uint64(id)))
+			ix.keys.Add(-int64(ix.segs[id].used))
+			ix.segs[id].used, ix.segs[id].marks = 0, 0
+		}
+	}
+	// Not before all are in are they shown.
+	for off := range missing.all() {
+		key, ok := ix.log.key(off)
+		if !ok {
+			return fail(off)
+		}
+		h := ix.hash.sum(key)
+		id := uint32(t.dir[h>>t.shift].Load()) &^ unloaded
+		ix.keys.Add(1)
+		slot := h>>tagShift<<tagShift | uint64(off)>>3
+		if !ix.insert(id, t.slots(uint64(id)), h, slot) {
+			if err := ix.strand(slot); err != nil {
+				return fail(off)
+			}
+		}
+	}
+	for i := range t.dir {
+		if entry := t.dir[i].Load(); entry&unloaded != 0 {
+			t.dir[i].Store((entry>>32+1)<<32 | uint64(uint32(entry)&^unloaded))
+		}
+	}
+	ix.saved = nil
+	return 0
+}
+
+// all yields the offsets of all records that the index names, overflow included.
+// Nobody else has the index.
+func (ix *index) all() iter.Seq[int64] {
+	return func(yield func(off int64) bool) {
+		t := ix.table.Load()
+		for i := 0; i < len(t.dir); {
+			entry := t.dir[i].Load()
+			for _, slot := range t.slots(entry) {
+				if slot > marker && !yield(int64(slot&offMask)<<3) {
+					return
+				}
+			}
+			i += len(t.dir) >> ix.segs[uint32(entry)].depth
+		}
+		if over := ix.over.Load(); over != nil {
+			over.all()(yield)
+		}
+	}
+}
+
+// replayInto calls fn with the records before end, each verified. off is where it
+// met an error.
+func (g *generation) replayInto(end int64, fn func(r *logRecord) error) (off int64, err error) {
+	off = crc.HeaderSize
+	defer runtime.KeepAlive(g)
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+	for scan := newScanner(g, g.bytes()[:end]); scan.off < end; {
+		off = scan.off
+		r, err := scan.next()
+		if err == nil {
+			err = fn(&r)
+		}
+		if err != nil {
+			return off, err
+		}
+	}
+	return off, nil
+}
+
+// finishResume does in the background what Open has left: it loads the rest of the
+// index, and verifies the records that it covers.
+func (s *Store) finishResume(g *generation) {
+	if g.unverified.Load() == 0 {
+		return
+	}
+	s.spawn(func() {
+		s.loadRest(g)
+		s.verifyRest(g)
+	})
+}
+
+// loadRest loads one segment after the other, with pauses in which those get the lock
+// who cannot wait for theirs.
+func (s *Store) loadRest(g *generation) {
+	ix := g.index
+	for i := uint64(0); s.closing.Err() == nil; i++ {
+		start := time.Now()
+		ix.mu.Lock()
+		t := ix.table.Load()
+		over := i >= uint64(len(t.dir)) || ix.saved == nil
+		off := int64(0)
+		if !over {
+			off = ix.load(i << t.shift)
+		}
+		ix.mu.Unlock()
+		if over || off != 0 {
+			return // who needs a segment that is lost will hear of it
+		}
+		time.Sleep(time.Since(start))
+	}
+}
+
+const verifyStep = 1 << 20 // bytes verified at once
+
+// verifyRest verifies the records that came into the index with a checkpoint, at half
+// the speed that it could, for it has time. Until it is through, and for ever if
+// there is damage, reads verify those records one by one.
+func (s *Store) verifyRest(g *generation) {
+	end := g.unverified.Load()
+	scan := newScanner(g, g.bytes()[:end])
+	sound := true
+	for scan.off < end {
+		if s.closing.Err() != nil || s.gen.Load() != g {
+			return
+		}
+		start := time.Now()
+		err := scan.verifyTo(min(scan.off+verifyStep, end))
+		if err != nil {
+			sound = false
+			off := scan.off
+			scan.resync()
+			s.found(&CorruptError{Ranges: []Range{{Off: off, Len: scan.off - off}}, What: err.Error()})
+		}
+		time.Sleep(time.Since(start))
+	}
+	runtime.KeepAlive(g)
+	if sound {
+		g.unverified.Store(0)
+	}
+}
+
+// verifyTo verifies records until the scan has come to end.
+func (c *scanner) verifyTo(end int64) (err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(c.mapped, &err)
+	for c.off < end {
+		if _, err := c.next(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
