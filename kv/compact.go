@@ -22,10 +22,13 @@ type CompactInfo struct {
 }
 
 const (
-	compactBuf   = 1 << 20   // bytes written at once
-	compactLast  = 256 << 10 // bytes that may be left to copy under the write lock
-	compactTurns = 8         // rounds of catching up before the rest is copied under the lock
-	compactGC    = 16 << 20  // length of a replaced file that is worth a garbage collection
+	compactBuf    = 1 << 20   // bytes written at once
+	compactLast   = 256 << 10 // bytes that may be left to copy under the write lock
+	compactTurns  = 8         // rounds of catching up after which writers are held up, and as many until the rest is copied under the lock
+	compactAppend = 16 << 20  // bytes that writers may always append meanwhile
+	compactHold   = 1 << 20   // bytes dealt with at a time while writers wait
+	compactDirty  = 8 << 20   // bytes written and not synced yet, while no writer waits
+	compactGC     = 16 << 20  // length of a replaced file that is worth a garbage collection
 )
 
 // Compact rewrites the log without its dead records, as the next generation, and
@@ -109,7 +112,13 @@ type compaction struct {
 
 	buf     []byte // records to be written at off
 	off     int64  // end of what has been written of the next log
-	entered []logRecord
+	dirty   int64  // bytes of it that were not synced
+	entered []intakeRecord
+
+	paced    bool  // writers go on, and what is written is synced on the way
+	insist   bool  // writers are held up however little they append
+	held     bool  // they wait for the write lock, until
+	heldFrom int64 // compactHold bytes behind this offset have been dealt with
 }
 
 func (c *compaction) run() error {
@@ -168,16 +177,79 @@ func (c *compaction) copyMost() error {
 	if err := c.create(c.old.revision.Load(), c.old.live.Load()); err != nil {
 		return err
 	}
-	for range compactTurns {
-		end := c.old.end.Load()
-		if c.from > crc.HeaderSize && end-c.from <= compactLast {
-			break
-		}
-		if err := c.copyTo(end); err != nil {
+	c.paced = true
+	defer func() {
+		c.release()
+		c.paced = false
+	}()
+	for turn := range 2 * compactTurns {
+		c.insist = turn >= compactTurns
+		if err := c.copyTo(c.old.end.Load()); err != nil {
 			return err
 		}
+		// What is synced now need not be under the lock.
+		if err := c.sync(); err != nil {
+			return err
+		}
+		if c.old.end.Load()-c.from <= compactLast {
+			break
+		}
 	}
-	// What is synced now need not be under the lock.
+	return nil
+}
+
+// pace holds the writers up while the records behind off are dealt with, if they
+// append faster than that: by a quarter of what is live, the faster the further the
+// compaction is. Else it would end late or never, and take all of the disk.
+func (c *compaction) pace(off int64) error {
+	switch {
+	case !c.paced:
+		return nil
+	case c.held:
+		if off-c.heldFrom >= compactHold {
+			c.release()
+		}
+		return nil
+	}
+	may := float64(c.old.live.Load()) / 4 * min(1, float64(off)/float64(c.boundary))
+	if c.insist || c.old.end.Load()-c.boundary > max(compactAppend, int64(may)) {
+		if c.dirty >= compactHold {
+			if err := c.sync(); err != nil { // not while they wait
+				return err
+			}
+		}
+		c.s.mu.Lock()
+		c.held, c.heldFrom = true, off
+	}
+	return nil
+}
+
+// release lets the writers go on.
+func (c *compaction) release() {
+	if c.held {
+		c.held = false
+		c.s.mu.Unlock()
+	}
+}
+
+// wrote notes n bytes more of the next file. A sync waits for what is dirty: it shall
+// not be much when writers wait for it.
+func (c *compaction) wrote(n int64) error {
+	c.off += n
+	c.dirty += n
+	limit := int64(compactDirty)
+	if c.held {
+		limit = compactHold
+	}
+	if !c.paced || c.dirty < limit {
+		return nil
+	}
+	return c.sync()
+}
+
+// sync syncs what has been written of the next file.
+func (c *compaction) sync() error {
+	c.dirty = 0
 	return c.next.file.SyncFile()
 }
 
@@ -221,6 +293,9 @@ func (c *compaction) copyTo(end int64) (err error) {
 			}
 		}
 		progress.at(cur.scan.off)
+		if err := c.pace(cur.scan.off); err != nil {
+			return err
+		}
 	}
 	c.from, c.revision = end, cur.scan.revision
 	return c.flush()
@@ -247,7 +322,10 @@ func (c *compaction) copyRecord(it *item) error {
 func (c *compaction) seal(rec []byte, it *item, off int64) {
 	copy(rec[crc.FrameSize:], it.payload)
 	crc.Seal(rec, len(it.payload), 0, c.next.header.Salt, off)
-	c.entered = append(c.entered, logRecord{off: off, size: it.size, entry: it.entry})
+	e := &it.entry
+	c.entered = append(c.entered, intakeRecord{
+		key: e.Key, hash: c.next.index.hash.sum(e.Key), off: off, size: it.size, kind: e.Kind, mortal: e.Expiry != 0,
+	})
 }
 
 // copyLarge copies a record that is larger than the buffer, which is empty, by
@@ -259,7 +337,9 @@ func (c *compaction) copyLarge(it *item) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(c.next.mapped, &err)
 	c.seal(c.next.bytes()[c.off:c.off+it.size], it, c.off)
-	c.off += it.size
+	if err := c.wrote(it.size); err != nil {
+		return err
+	}
 	return c.enter()
 }
 
@@ -279,7 +359,9 @@ func (c *compaction) flush() error {
 	if _, err := c.next.file.WriteAt(c.buf, c.off); err != nil {
 		return err
 	}
-	c.off += int64(len(c.buf))
+	if err := c.wrote(int64(len(c.buf))); err != nil {
+		return err
+	}
 	c.buf = c.buf[:0]
 	return c.enter()
 }
@@ -288,14 +370,10 @@ func (c *compaction) flush() error {
 func (c *compaction) enter() (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(c.next.mapped, &err)
-	ix := c.next.index
-	ix.mu.Lock()
-	defer ix.mu.Unlock()
-	for i := range c.entered {
-		r := &c.entered[i]
-		if err := c.next.enter(&r.entry, ix.hash.sum(r.entry.Key), r.off, r.size); err != nil {
-			return err
-		}
+	c.next.index.mu.Lock()
+	defer c.next.index.mu.Unlock()
+	if err := c.next.enterAll(c.entered); err != nil {
+		return err
 	}
 	clear(c.entered)
 	c.entered = c.entered[:0]

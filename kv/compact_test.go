@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -290,5 +292,87 @@ func TestRetryAfterCompaction(t *testing.T) {
 	}
 	if tries != 3 {
 		t.Errorf("%d tries, want 3", tries)
+	}
+}
+
+// Goal: writers that append faster than a compaction copies are held up, a while at a
+// time, and no others. Method: the pace is asked at offsets of a log of which so much was
+// written since the compaction began.
+func TestCompactPace(t *testing.T) {
+	s := openTest(t, nil)
+	g := s.gen.Load()
+	const mib = 1 << 20
+	for _, c := range []struct {
+		name     string
+		appended int64 // since it began
+		live     int64
+		off      int64 // of 1024 MiB
+		insist   bool
+		held     bool
+	}{
+		{"nobody writes", 0, 1024 * mib, 512 * mib, false, false},
+		{"a little", compactAppend, 1024 * mib, 0, false, false},
+		{"more, at the start", compactAppend + 1, 1024 * mib, 0, false, true},
+		{"a quarter of what is live, half-way", 128 * mib, 1024 * mib, 512 * mib, false, false},
+		{"more than that", 128*mib + 1, 1024 * mib, 512 * mib, false, true},
+		{"more than that later", 129 * mib, 1024 * mib, 600 * mib, false, false},
+		{"little is live", compactAppend + 1, mib, 512 * mib, false, true},
+		{"it insists", 0, 1024 * mib, 512 * mib, true, true},
+	} {
+		end, live := g.end.Load(), g.live.Load()
+		pacing := &compaction{s: s, old: g, paced: true, insist: c.insist, boundary: 1024 * mib}
+		g.end.Store(pacing.boundary + c.appended)
+		g.live.Store(c.live)
+		err := pacing.pace(c.off)
+		g.end.Store(end)
+		g.live.Store(live)
+		free := s.mu.TryLock()
+		if free {
+			s.mu.Unlock()
+		}
+		if err != nil || free == c.held {
+			t.Errorf("%s: held %v, want %v (%v)", c.name, !free, c.held, err)
+		}
+		if c.held {
+			if err := pacing.pace(c.off + compactHold - 1); err != nil || s.mu.TryLock() {
+				t.Fatalf("%s: let go at once: %v", c.name, err)
+			}
+			if err := pacing.pace(c.off + compactHold); err != nil || !s.mu.TryLock() {
+				t.Fatalf("%s: never let go: %v", c.name, err)
+			}
+			s.mu.Unlock()
+		}
+	}
+}
+
+// Goal: a compaction ends while writers go on as fast as they can, and nothing of what
+// they wrote is lost. Method: goroutines write until it has ended; each knows its keys.
+func TestCompactWhileWriting(t *testing.T) {
+	s := openTest(t, &Options{CompactAt: -1})
+	fillStore(t, s, 100_000)
+	var over atomic.Bool
+	var wg sync.WaitGroup
+	last := make([]int, 2)
+	for w := range last {
+		wg.Go(func() {
+			for i := 0; !over.Load(); i++ {
+				if err := s.Put(fmt.Append(nil, "writer-", w, "-", i%1000), fmt.Append(nil, i)); err != nil {
+					t.Error(err)
+					return
+				}
+				last[w] = i
+			}
+		})
+	}
+	_, err := s.Compact(t.Context())
+	over.Store(true)
+	wg.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for w, n := range last {
+		for i := max(0, n-999); i <= n; i++ {
+			mustGet(t, s, fmt.Sprint("writer-", w, "-", i%1000), fmt.Sprint(i))
+		}
 	}
 }

@@ -17,7 +17,9 @@ type cursor struct {
 	// current returns the offset of the key's current record, or 0; for another
 	// record than that at off it may return 0, too.
 	current func(h uint64, key []byte, off int64) int64
-	hint    func(h uint64)
+	// home and hint touch what current will look at, home the slots and hint, which
+	// may be nil, the record.
+	home, hint func(h uint64) (touched int)
 
 	batch []item
 }
@@ -49,14 +51,23 @@ func (c *cursor) at(snap *snapshot) *cursor {
 		}
 		return 0
 	}
-	c.hint = func(uint64) {}
+	c.home = func(h uint64) int { return int(snap.home(h)) }
 	return c
 }
 
 // now makes the cursor tell which records are current when it comes to them.
 func (c *cursor) now() *cursor {
 	c.current = func(h uint64, key []byte, _ int64) int64 { return c.g.index.find(h, key) }
-	c.hint = func(h uint64) { c.g.index.hint(h) }
+	c.home = func(h uint64) int {
+		t := c.g.index.table.Load()
+		return int(t.home(t.dir[h>>t.shift].Load(), h))
+	}
+	c.hint = func(h uint64) (touched int) {
+		if p, ok := c.g.log.payload(c.g.index.hint(h)); ok {
+			touched = int(p[0])
+		}
+		return touched
+	}
 	return c
 }
 
@@ -77,16 +88,15 @@ func (c *cursor) next() (items []item, err error) {
 func (c *cursor) read() (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(c.g.mapped, &err)
-	for len(c.batch) < cursorBatch && c.scan.off < int64(len(c.scan.log)) {
-		r, err := c.scan.next()
-		if err != nil {
+	for n := len(c.batch); n < cursorBatch && c.scan.off < int64(len(c.scan.log)); {
+		it := &c.batch[:n+1][n]
+		if err := c.scan.read(&it.logRecord); err != nil {
 			return err
 		}
-		it := item{logRecord: r}
-		if c.want == nil || c.want(&r.entry) {
-			it.hash = c.g.index.hash.sum(r.entry.Key)
-			c.hint(it.hash)
-			c.batch = append(c.batch, it)
+		if c.want == nil || c.want(&it.entry) {
+			it.hash = c.g.index.hash.sum(it.entry.Key)
+			n++
+			c.batch = c.batch[:n]
 		}
 	}
 	return nil
@@ -97,6 +107,14 @@ func (c *cursor) resolve() (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(c.g.mapped, &err)
 	touched := 0
+	for i := range c.batch {
+		touched += c.home(c.batch[i].hash)
+	}
+	if c.hint != nil {
+		for i := range c.batch {
+			touched += c.hint(c.batch[i].hash)
+		}
+	}
 	for i := range c.batch {
 		it := &c.batch[i]
 		it.current = c.current(it.hash, it.entry.Key, it.off)

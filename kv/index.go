@@ -162,8 +162,11 @@ func newTable(depth uint, slots int, chunks []chunk) *table {
 	}
 }
 
+// segmentID returns which segment a directory entry names.
+func segmentID(entry uint64) uint32 { return uint32(entry) &^ unloaded }
+
 func (t *table) slots(entry uint64) []uint64 {
-	id := uint32(entry)
+	id := segmentID(entry)
 	base := int(id%chunkSegments) << segmentBits
 	return t.chunks[id/chunkSegments].words[base : base+int(t.mask+1)*bucketSlots]
 }

@@ -339,3 +339,29 @@ func TestVerifySees(t *testing.T) {
 		})
 	}
 }
+
+// Goal: a reader that was stopped between two loads finds memory for every segment that
+// its table names, however the index grew meanwhile. Method: each table that there was is
+// kept, and looked at in the end.
+func TestOldTables(t *testing.T) {
+	s := openTest(t, &Options{Durability: SyncManual})
+	ix := s.gen.Load().index
+	tables := []*table{ix.table.Load()}
+	var key []byte
+	for i := uint64(0); len(tables[len(tables)-1].chunks) < 4; i++ {
+		key = benchKey(key, i)
+		if err := s.Put(key, nil); err != nil {
+			t.Fatal(err)
+		}
+		if now := ix.table.Load(); now != tables[len(tables)-1] {
+			tables = append(tables, now)
+		}
+	}
+	for n, old := range tables {
+		for i := range old.dir {
+			if id := uint32(old.dir[i].Load()); int(id/chunkSegments) >= len(old.chunks) {
+				t.Fatalf("table %d of %d names segment %d, and has memory for %d", n, len(tables), id, len(old.chunks)*chunkSegments)
+			}
+		}
+	}
+}

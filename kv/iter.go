@@ -9,6 +9,7 @@ import (
 
 	"github.com/mmapkv/mmapkv/codec"
 	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/internal/invariants"
 	"github.com/mmapkv/mmapkv/mmapfile"
 )
 
@@ -87,29 +88,29 @@ func (it *Iter) All() iter.Seq2[[]byte, []byte] {
 			return
 		}
 		defer v.snap.release()
-		cur := newCursor(v.g, v.end, !it.s.verifies(v.g, crc.HeaderSize)).at(v.snap)
-		cur.want = func(e *codec.Entry) bool { return e.Kind == codec.Put && bytes.HasPrefix(e.Key, it.prefix) }
+		w := newLiveWalk(v, it.prefix, !it.s.verifies(v.g, crc.HeaderSize))
 		for left := v.keys; ; {
-			items, err := cur.next()
+			entries, err := w.next()
 			switch {
 			case err == nil && v.snap.isBroken():
 				err = errBroken
-			case err == nil && len(items) == 0 && len(it.prefix) == 0 && left != 0:
+			case err == nil && len(entries) == 0 && len(it.prefix) == 0 && left != 0:
 				err = errChanged // a key is not the one that it was
 			}
 			if err != nil {
-				it.err = it.s.wrapRecord("iterate", v.g, cur.scan.off, err)
+				it.err = it.s.wrapRecord("iterate", v.g, w.scan.off, err)
 				return
 			}
-			if len(items) == 0 {
+			if len(entries) == 0 {
 				return
 			}
-			for i := range items {
-				if !items[i].live() {
+			for i := range entries {
+				e := &entries[i]
+				if !e.live {
 					continue
 				}
 				left--
-				if e := &items[i].entry; !it.s.clock.expired(e.Expiry) && !it.yield(e, yield) {
+				if !it.s.clock.expired(e.expiry) && !lendBoth(e.key, e.value, yield) {
 					return
 				}
 			}
@@ -118,10 +119,14 @@ func (it *Iter) All() iter.Seq2[[]byte, []byte] {
 	}
 }
 
-func (it *Iter) yield(e *codec.Entry, yield func(key, value []byte) bool) bool {
-	key, keyDone := lend(e.Key)
+// lendBoth passes on what yield may see of key and value until it returns.
+func lendBoth(key, value []byte, yield func(key, value []byte) bool) bool {
+	if !invariants.Enabled {
+		return yield(key, value)
+	}
+	key, keyDone := lend(key)
 	defer keyDone()
-	value, valueDone := lend(e.Value)
+	value, valueDone := lend(value)
 	defer valueDone()
 	return yield(key, value)
 }

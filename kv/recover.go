@@ -94,35 +94,41 @@ func (s *Store) recover(g *generation, h *head) (err error) {
 // the run begins of which the end was not found, and why the scan ended: a fault
 // too, if it is one in what was to be scanned next. err is for want of memory.
 func (s *Store) replay(g *generation, scan *scanner) (run int64, why, err error) {
+	in := s.newIntake(g, scan.off)
 	defer func() {
-		if fault, ok := err.(*mmapfile.FaultError); ok && fault.Off >= scan.off {
+		if inErr := in.close(); err == nil {
+			err = inErr
+		}
+	}()
+	defer func() {
+		if fault, ok := err.(*mmapfile.FaultError); ok && fault.Off >= scan.off && !in.hasFailed() {
 			why, err = fault, nil
 		}
 	}()
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
 	progress := s.newProgress("recover", int64(len(scan.log)))
+	r := new(logRecord)
 	for {
 		run = scan.off
-		r, why := scan.next()
-		if why == nil && !r.more { // almost always
-			if err := s.enterRecord(g, &r); err != nil {
-				return run, nil, err
+		for fits, more := true, true; more; more = r.more {
+			if why := scan.read(r); why != nil {
+				return run, why, nil
 			}
-			progress.at(scan.off)
-			continue
+			if fits {
+				if fits, err = in.add(r); err != nil {
+					return run, nil, err
+				}
+			}
+			if !fits && !r.more {
+				// The run may be longer than memory: it was read once to see its end, and
+				// is read again to enter it.
+				if err := in.addSpan(scan.log, run, scan.off); err != nil {
+					return run, nil, err
+				}
+			}
 		}
-		// The run may be longer than memory: it is read once to see its end, and
-		// again to enter it.
-		for why == nil && r.more {
-			r, why = scan.next()
-		}
-		if why != nil {
-			return run, why, nil
-		}
-		if err := s.enterSpan(g, scan.log, run, scan.off); err != nil {
-			return run, nil, err
-		}
+		progress.at(scan.off)
 	}
 }
 

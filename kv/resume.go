@@ -181,7 +181,7 @@ func (ix *index) load(h uint64) (off int64) {
 	if entry&unloaded == 0 || v.lost != 0 {
 		return ix.lost(entry)
 	}
-	id := uint32(entry) &^ unloaded
+	id := segmentID(entry)
 	if err := v.read(t.slots(uint64(id)), id, h); err != nil {
 		return ix.rebuild()
 	}
@@ -277,7 +277,7 @@ func (ix *index) rebuild() (off int64) {
 	}
 	for i := range t.dir {
 		if entry := t.dir[i].Load(); entry&unloaded != 0 {
-			id := uint32(entry) &^ unloaded
+			id := segmentID(entry)
 			clear(t.slots(uint64(id)))
 			ix.keys.Add(-int64(ix.segs[id].used))
 			ix.segs[id].used, ix.segs[id].marks = 0, 0
@@ -290,7 +290,7 @@ func (ix *index) rebuild() (off int64) {
 			return fail(off)
 		}
 		h := ix.hash.sum(key)
-		id := uint32(t.dir[h>>t.shift].Load()) &^ unloaded
+		id := segmentID(t.dir[h>>t.shift].Load())
 		ix.keys.Add(1)
 		slot := h>>tagShift<<tagShift | uint64(off)>>3
 		if !ix.insert(id, t.slots(uint64(id)), h, slot) {
@@ -301,7 +301,7 @@ func (ix *index) rebuild() (off int64) {
 	}
 	for i := range t.dir {
 		if entry := t.dir[i].Load(); entry&unloaded != 0 {
-			t.dir[i].Store((entry>>32+1)<<32 | uint64(uint32(entry)&^unloaded))
+			t.dir[i].Store((entry>>32+1)<<32 | uint64(segmentID(entry)))
 		}
 	}
 	ix.saved = nil

@@ -45,23 +45,35 @@ func newScanner(g *generation, log []byte) scanner {
 // next returns the next record. Where none verifies it returns the reason and
 // stays where it is.
 func (c *scanner) next() (r logRecord, err error) {
+	if err = c.read(&r); err != nil {
+		return logRecord{}, err
+	}
+	return r, nil
+}
+
+// read is next into r, which without a record has no meaning: a record is much to
+// copy from function to function.
+func (c *scanner) read(r *logRecord) error {
 	for len(c.missing) > 0 && c.missing[0].Off <= c.off {
 		c.off = max(c.off, c.missing[0].Off+c.missing[0].Len)
 		c.missing = c.missing[1:]
 	}
-	r, err = c.afterGap()
+	err := errNoGap
+	if next, ok := crc.Gap(c.log, c.off); ok && !c.more {
+		err = c.afterGap(next, r)
+	}
 	if err == errNoGap {
-		r, err = c.at(c.off)
+		err = c.at(c.off, r)
 	}
 	if err != nil {
-		return logRecord{}, err
+		return err
 	}
 	c.off, c.revision, c.more = r.off+r.size, r.entry.Revision, r.more
-	return r, nil
+	return nil
 }
 
-// at returns the record at off.
-func (c *scanner) at(off int64) (r logRecord, err error) {
+// at reads the record at off into r.
+func (c *scanner) at(off int64, r *logRecord) (err error) {
 	var rec crc.Record
 	switch {
 	case c.trusted:
@@ -72,40 +84,36 @@ func (c *scanner) at(off int64) (r logRecord, err error) {
 		rec, err = crc.Verify(c.log, off, c.header.Salt)
 	}
 	if err != nil {
-		return r, err
+		return err
 	}
 	if r.entry, err = codec.Decode(rec.Payload); err != nil {
-		return r, err
+		return err
 	}
 	if !c.follows(r.entry.Revision) {
-		return r, errOrder
+		return errOrder
 	}
 	r.off, r.size, r.more, r.payload = off, rec.Size, rec.Flags&crc.FlagMore != 0, rec.Payload
-	return r, nil
+	return nil
 }
 
 var errNoGap = errors.New("no gap")
 
-// afterGap returns the record that begins the next page, if all that is left of
-// this one is zero and no mutation lies between: its revision is the very next. So
-// a gap never hides a record that was lost.
-func (c *scanner) afterGap() (logRecord, error) {
-	next, ok := crc.Gap(c.log, c.off)
-	if !ok || c.more {
-		return logRecord{}, errNoGap
-	}
-	r, err := c.at(next)
+// afterGap reads the record that begins the next page, at next, into r, if no
+// mutation lies between: its revision is the very next. So a gap never hides a
+// record that was lost.
+func (c *scanner) afterGap(next int64, r *logRecord) error {
+	err := c.at(next, r)
 	want := c.revision + 1
 	if c.off == c.header.BaseEnd {
 		want = max(want, c.header.BaseRevision+1)
 	}
 	switch {
 	case errors.Is(err, crc.ErrFlags):
-		return r, err // a later version wrote it
+		return err // a later version wrote it
 	case err != nil || !c.trusted && r.entry.Revision != want:
-		return r, errNoGap
+		return errNoGap
 	}
-	return r, nil
+	return nil
 }
 
 // follows tells whether the next record may have that revision.

@@ -132,9 +132,14 @@ func newChunk(huge bool) (chunk, error) {
 	return chunk{region.Words, region}, nil
 }
 
+// addChunk gives the index the memory of c. The directory is copied: a reader that
+// still has the old table must not come by a segment in a chunk which that has not.
 func (ix *index) addChunk(c chunk) {
 	t := ix.table.Load()
-	t2 := &table{dir: t.dir, shift: t.shift, mask: t.mask}
+	t2 := &table{dir: make([]atomic.Uint64, len(t.dir)), shift: t.shift, mask: t.mask}
+	for i := range t2.dir {
+		t2.dir[i].Store(t.dir[i].Load())
+	}
 	t2.chunks = append(append(t2.chunks, t.chunks...), c)
 	ix.table.Store(t2)
 }

@@ -3,6 +3,7 @@ package kv
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 	"sync/atomic"
 
 	"github.com/mmapkv/mmapkv/crc"
@@ -63,14 +64,18 @@ func (s *snapshot) holds(h uint64, key []byte, off int64) bool {
 	want := h>>tagShift<<tagShift | uint64(off)>>3
 	for d := uint64(0); d < maxProbe; d++ {
 		at := int((h+d)&s.t.mask) * bucketSlots
-		empty := false
-		for _, slot := range slots[at : at+bucketSlots] {
-			if slot == want|d<<dispShift {
-				return true
-			}
-			empty = empty || slot == 0
+		bucket := (*[bucketSlots]uint64)(slots[at : at+bucketSlots])
+		// Where in the bucket the slot is, no processor can foretell: so no jump
+		// depends on it. (x-1)&^x has its highest bit set if x is 0, and only then.
+		equal := uint64(0)
+		for i := range bucket {
+			x := bucket[i] ^ (want | d<<dispShift)
+			equal |= (x - 1) &^ x
 		}
-		if empty {
+		if equal>>63 != 0 {
+			return true
+		}
+		if slices.Contains(bucket[:], 0) {
 			break
 		}
 	}
