@@ -14,8 +14,10 @@
 package codec
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -253,6 +255,15 @@ func Key(p []byte) ([]byte, bool) {
 	return p[start:end:end], end > 0
 }
 
+// HasKey tells whether Key returns key.
+func HasKey(p, key []byte) bool {
+	if n := len(key); n < 0x80 && len(p) >= 2+n && p[0] == tagKey && int(p[1]) == n {
+		return string(p[2:2+n]) == string(key)
+	}
+	k, ok := Key(p)
+	return ok && string(k) == string(key)
+}
+
 // longKey returns the bounds of a key in p that is longer than 127 bytes or strangely encoded; end 0 if there is none.
 func longKey(p []byte) (start, end int) {
 	num, typ, n := protowire.ConsumeTag(p)
@@ -279,22 +290,39 @@ func Value(p []byte) (value []byte, expiry int64, ok bool) {
 	for at < len(p) {
 		tag := p[at]
 		at++
-		if tag == tagValue {
-			n, m := protowire.ConsumeVarint(p[at:])
-			if at += m; m < 0 || n != uint64(len(p)-at) {
+		switch tag {
+		case tagRevision, tagWritten:
+			// The last byte of a varint is the first one without the top bit.
+			if rest := p[at:]; len(rest) >= 8 {
+				if last := ^binary.LittleEndian.Uint64(rest) & 0x8080808080808080; last != 0 {
+					at += bits.TrailingZeros64(last)/8 + 1
+					continue
+				}
+			}
+			_, n := protowire.ConsumeVarint(p[at:])
+			if n < 0 {
+				return nil, 0, false
+			}
+			at += n
+		case tagExpiry:
+			v, n := protowire.ConsumeVarint(p[at:])
+			if n < 0 {
+				return nil, 0, false
+			}
+			at, expiry = at+n, int64(v)
+		case tagValue:
+			n, m := uint64(0), 1
+			if at < len(p) && p[at] < 0x80 {
+				n = uint64(p[at])
+			} else if n, m = protowire.ConsumeVarint(p[at:]); m < 0 {
+				return nil, 0, false
+			}
+			if at += m; n != uint64(len(p)-at) {
 				return nil, 0, false
 			}
 			return p[at:len(p):len(p)], expiry, true
-		}
-		if tag != tagRevision && tag != tagWritten && tag != tagExpiry {
+		default:
 			return rareValue(p)
-		}
-		v, m := protowire.ConsumeVarint(p[at:])
-		if m < 0 {
-			return nil, 0, false
-		}
-		if at += m; tag == tagExpiry {
-			expiry = int64(v)
 		}
 	}
 	return nil, 0, false

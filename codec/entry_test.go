@@ -119,6 +119,7 @@ func checkShortcuts(t *testing.T, p []byte, e *codec.Entry) {
 	if cap(key) != len(key) {
 		t.Errorf("Key(%x): the capacity goes on beyond the key", p)
 	}
+	checkHasKey(t, p, e.Key)
 	value, expiry, ok := codec.Value(p)
 	if e.Kind == codec.Delete {
 		if ok {
@@ -244,9 +245,25 @@ func TestDecodeRefuses(t *testing.T) {
 			if !same(&e, &codec.Entry{}) {
 				t.Errorf("Decode returned %+v beside its error", e)
 			}
-			codec.Key(p)
+			key, _ := codec.Key(p)
+			checkHasKey(t, p, key)
 			codec.Value(p)
 		})
+	}
+}
+
+// checkHasKey fails the test unless HasKey says of key, and of some that are nearly it, what Key says.
+func checkHasKey(t *testing.T, p, key []byte) {
+	t.Helper()
+	other := append([]byte{}, key...)
+	if len(other) > 0 {
+		other[len(other)-1] ^= 1
+	}
+	for _, k := range [][]byte{key, other, key[:len(key)/2], append(key[:len(key):len(key)], 'k'), make([]byte, len(key)+1), {}} {
+		found, ok := codec.Key(p)
+		if got, want := codec.HasKey(p, k), ok && bytes.Equal(found, k); got != want {
+			t.Errorf("HasKey(%x, %x) = %v, want %v", p, k, got, want)
+		}
 	}
 }
 
@@ -255,6 +272,11 @@ func TestShortcutsRefuse(t *testing.T) {
 	for _, p := range []string{"", "0a", "0a 01", "0a 80", "0a ffffffffffffffffff01 6b", "10 01 7a 01 76", "08 01", "00", "8a", "ff"} {
 		if key, ok := codec.Key(unhex(t, p)); ok {
 			t.Errorf("Key(%s) = %x", p, key)
+		}
+		for _, key := range []string{"", "k", "kk"} {
+			if codec.HasKey(unhex(t, p), []byte(key)) {
+				t.Errorf("%s has the key %q", p, key)
+			}
 		}
 		if value, _, ok := codec.Value(unhex(t, p)); ok {
 			t.Errorf("Value(%s) = %x", p, value)
@@ -332,6 +354,7 @@ func TestAllocs(t *testing.T) {
 		"Decode":       func() { codec.Decode(put) },
 		"Decode tomb":  func() { codec.Decode(del) },
 		"Key":          func() { codec.Key(put) },
+		"HasKey":       func() { codec.HasKey(put, e.Key) },
 		"Value":        func() { codec.Value(put) },
 		"Value absent": func() { codec.Value(del) },
 	} {
@@ -368,7 +391,8 @@ func FuzzDecode(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, p []byte) {
-		codec.Key(p)
+		key, _ := codec.Key(p)
+		checkHasKey(t, p, key)
 		codec.Value(p)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -59,15 +60,6 @@ func openBench(tb testing.TB, opts *Options) *Store {
 	return s
 }
 
-var filled = sync.OnceValues(func() (*lockedMap, []byte) {
-	m := &lockedMap{m: make(map[string][]byte)}
-	value := make([]byte, benchValue)
-	for i := range uint64(benchKeys) {
-		m.Put(benchKey(nil, i), value)
-	}
-	return m, value
-})
-
 func fillStore(tb testing.TB, s *Store, n int) {
 	value := make([]byte, benchValue)
 	var key []byte
@@ -79,50 +71,206 @@ func fillStore(tb testing.TB, s *Store, n int) {
 	}
 }
 
-func BenchmarkGet(b *testing.B) {
-	m, _ := filled()
-	s := openBench(b, nil)
-	fillStore(b, s, benchKeys)
-	each := func(b *testing.B, get func(key []byte)) {
-		r := rand.New(rand.NewPCG(1, 2))
-		var key []byte
-		b.ReportAllocs()
-		for b.Loop() {
-			key = benchKey(key, r.Uint64N(benchKeys))
-			get(key)
+// contender is one of those that a benchmark compares. turn does its work n times.
+type contender struct {
+	name string
+	turn func(n int)
+}
+
+// byTurns gives each contender a turn of n in each iteration, so that what disturbs the
+// machine disturbs all, and reports the median time of each, an operation, and its
+// ratio to that of the first.
+func byTurns(b *testing.B, n int, all ...contender) {
+	took := make([][]float64, len(all))
+	for b.Loop() {
+		for i, c := range all {
+			start := time.Now()
+			c.turn(n)
+			took[i] = append(took[i], float64(time.Since(start).Nanoseconds())/float64(n))
 		}
 	}
-	var got []byte
-	b.Run("peer=map", func(b *testing.B) {
-		each(b, func(key []byte) { got = m.Get(key) })
-	})
-	b.Run("peer=store", func(b *testing.B) {
-		each(b, func(key []byte) {
+	for i, c := range all {
+		b.ReportMetric(median(took[i]), c.name+"-ns")
+		if i > 0 {
+			b.ReportMetric(median(took[i])/median(took[0]), c.name+"-ratio")
+		}
+	}
+}
+
+func median(of []float64) float64 {
+	slices.Sort(of)
+	return of[len(of)/2]
+}
+
+// benchPair is a map and a store with the same n keys.
+func benchPair(b *testing.B, n, valueSize int, opts *Options) (*lockedMap, *Store) {
+	m := &lockedMap{m: make(map[string][]byte)}
+	s := openBench(b, opts)
+	value := make([]byte, valueSize)
+	for i := range uint64(n) {
+		key := benchKey(nil, i)
+		m.Put(key, value)
+		if err := s.Put(key, value); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := s.Sync(); err != nil {
+		b.Fatal(err)
+	}
+	return m, s
+}
+
+// drawings counts the calls of drawing: no contender shall read what the one before it
+// has brought into the cache.
+var drawings uint64
+
+// drawing returns a turn that calls do with random keys of n.
+func drawing(n int, do func(key []byte)) func(int) {
+	drawings++
+	r := rand.New(rand.NewPCG(1, drawings))
+	var key []byte
+	return func(turn int) {
+		for range turn {
+			key = benchKey(key, r.Uint64N(uint64(n)))
+			do(key)
+		}
+	}
+}
+
+func BenchmarkGet(b *testing.B) {
+	for _, n := range []int{10_000, benchKeys} {
+		b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) {
+			m, s := benchPair(b, n, benchValue, nil)
+			var got []byte
 			var err error
-			if got, err = s.Get(key); err != nil {
-				b.Fatal(err)
+			check := func() {
+				if err != nil || len(got) == 0 {
+					b.Fatal(len(got), err)
+				}
 			}
+			byTurns(b, 20_000,
+				contender{"map", drawing(n, func(key []byte) { got = m.Get(key) })},
+				contender{"get", drawing(n, func(key []byte) { got, err = s.Get(key); check() })},
+				contender{"append", drawing(n, func(key []byte) { got, err = s.GetAppend(got[:0], key); check() })},
+				contender{"view", drawing(n, func(key []byte) {
+					err = s.View(key, func(v []byte) error { got = v[:1]; return nil })
+					check()
+				})},
+			)
+			got = nil // it may be a view
+			b.ReportMetric(float64(s.Stats().IndexBytes)/float64(n), "index-B/key")
 		})
-	})
-	b.Run("peer=append", func(b *testing.B) {
-		each(b, func(key []byte) {
+	}
+}
+
+// BenchmarkGetGoroutines has one goroutine read, and two as much each, by turns: the
+// ratio is 1 if two do not hinder each other.
+func BenchmarkGetGoroutines(b *testing.B) {
+	_, s := benchPair(b, benchKeys, benchValue, nil)
+	var gets [2]func(int)
+	for i := range gets {
+		var got []byte
+		gets[i] = drawing(benchKeys, func(key []byte) {
 			var err error
 			if got, err = s.GetAppend(got[:0], key); err != nil {
-				b.Fatal(err)
+				b.Error(err)
 			}
 		})
-	})
-	b.Run("peer=view", func(b *testing.B) {
-		each(b, func(key []byte) {
-			if err := s.View(key, func(v []byte) error { got = v[:1]; return nil }); err != nil {
-				b.Fatal(err)
-			}
-		})
-		b.ReportMetric(float64(s.Stats().IndexBytes)/benchKeys, "index-B/key")
-	})
-	if len(got) == 0 {
-		b.Fatal("nothing was read")
 	}
+	byTurns(b, 50_000,
+		contender{"one", gets[0]},
+		contender{"two", func(n int) {
+			var wg sync.WaitGroup
+			for _, get := range gets {
+				wg.Go(func() { get(n) })
+			}
+			wg.Wait()
+		}},
+	)
+}
+
+// BenchmarkMixed reads and overwrites, so many of 100 operations being writes.
+func BenchmarkMixed(b *testing.B) {
+	for _, writes := range []uint64{5, 50} {
+		b.Run(fmt.Sprintf("writes=%d", writes), func(b *testing.B) {
+			m, s := benchPair(b, benchKeys, benchValue, nil)
+			value := make([]byte, benchValue)
+			var got []byte
+			mix := func(get, put func(key []byte)) func(int) {
+				i := uint64(0)
+				return drawing(benchKeys, func(key []byte) {
+					if i++; i%100*writes%100 < writes {
+						put(key)
+					} else {
+						get(key)
+					}
+				})
+			}
+			check := func(err error) {
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			byTurns(b, 20_000,
+				contender{"map", mix(func(key []byte) { got = m.Get(key) }, func(key []byte) { m.Put(key, value) })},
+				contender{"store", mix(func(key []byte) {
+					var err error
+					got, err = s.Get(key)
+					check(err)
+				}, func(key []byte) { check(s.Put(key, value)) })},
+			)
+			if len(got) != benchValue {
+				b.Fatal("nothing was read")
+			}
+		})
+	}
+}
+
+// BenchmarkLarge reads and overwrites values of 64 KiB. The peer copies as much: from
+// memory that is not in a cache to a buffer that is, as a Get does, and the other way
+// round, as a Put does.
+func BenchmarkLarge(b *testing.B) {
+	const size, n = 64 << 10, 2_000
+	_, s := benchPair(b, n, size, &Options{Durability: SyncManual, CompactAt: -1})
+	memory := make([]byte, n*size)
+	for i := range memory {
+		memory[i] = byte(i)
+	}
+	part := func(key []byte) []byte { return memory[binary.LittleEndian.Uint64(key[8:])*size:][:size] }
+	buf := make([]byte, size)
+	b.Run("get", func(b *testing.B) {
+		byTurns(b, 200,
+			contender{"memcpy", drawing(n, func(key []byte) { copy(buf, part(key)) })},
+			contender{"append", drawing(n, func(key []byte) {
+				var err error
+				if buf, err = s.GetAppend(buf[:0], key); err != nil || len(buf) != size {
+					b.Fatal(err)
+				}
+			})},
+			contender{"get", drawing(n, func(key []byte) {
+				if v, err := s.Get(key); err != nil || len(v) != size {
+					b.Fatal(err)
+				}
+			})},
+		)
+	})
+	b.Run("put", func(b *testing.B) {
+		opts := &Options{Durability: SyncManual, CompactAt: -1}
+		s, left := openBench(b, opts), 0
+		byTurns(b, 200,
+			contender{"memcpy", drawing(n, func(key []byte) { copy(part(key), buf) })},
+			contender{"put", drawing(n, func(key []byte) {
+				if left++; left%8_000 == 0 { // half a GiB
+					if err := s.Clear(); err != nil {
+						b.Fatal(err)
+					}
+				}
+				if err := s.Put(key, buf); err != nil {
+					b.Fatal(err)
+				}
+			})},
+		)
+	})
 }
 
 func BenchmarkGetMany(b *testing.B) {
@@ -192,48 +340,58 @@ func BenchmarkVerifyReads(b *testing.B) {
 	}
 }
 
-// BenchmarkFill inserts fresh keys, a million in each iteration, and tells of
-// the worst stall of one insert too.
+// BenchmarkFill inserts a million fresh keys into each, by turns, and tells of the slow
+// inserts too: medians over the fills, and the worst of all of them.
 func BenchmarkFill(b *testing.B) {
 	value := make([]byte, benchValue)
-	fill := func(b *testing.B, start func(), put func(key []byte)) {
-		var key []byte
-		times := make([]time.Duration, 0, benchKeys)
-		for b.Loop() {
-			start()
-			times = times[:0]
-			for i := range uint64(benchKeys) {
-				key = benchKey(key, i)
-				t := time.Now()
-				put(key)
-				times = append(times, time.Since(t))
-			}
-		}
-		slices.Sort(times)
-		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*benchKeys), "ns/put")
-		for _, p := range []float64{50, 99.9} {
-			b.ReportMetric(float64(times[int(float64(len(times)-1)*p/100)].Nanoseconds()), fmt.Sprintf("p%v-ns", p))
-		}
-		b.ReportMetric(float64(times[len(times)-1].Microseconds()), "max-us")
+	type filled struct {
+		name                 string
+		ns, p50, p999, worst []float64
 	}
-	b.Run("peer=map", func(b *testing.B) {
-		var m *lockedMap
-		fill(b, func() { m = &lockedMap{m: make(map[string][]byte)} }, func(key []byte) { m.Put(key, value) })
-	})
+	times := make([]time.Duration, benchKeys)
+	fill := func(f *filled, put func(key []byte)) {
+		runtime.GC() // what the fill before it left behind
+		var key []byte
+		start := time.Now()
+		last := start
+		for i := range times {
+			key = benchKey(key, uint64(i))
+			put(key)
+			now := time.Now()
+			times[i], last = now.Sub(last), now
+		}
+		f.ns = append(f.ns, float64(last.Sub(start).Nanoseconds())/benchKeys)
+		slices.Sort(times)
+		f.p50 = append(f.p50, float64(times[benchKeys/2].Nanoseconds()))
+		f.p999 = append(f.p999, float64(times[benchKeys/1000*999].Nanoseconds()))
+		f.worst = append(f.worst, float64(times[benchKeys-1].Microseconds()))
+	}
 	// Without syncs in the background, what is left of the stalls is growth and splits.
-	for _, d := range []Durability{SyncPeriodic, SyncManual} {
-		b.Run(fmt.Sprintf("peer=store,sync=%v", d), func(b *testing.B) {
-			var s *Store
-			fill(b, func() {
-				b.StopTimer()
-				s = openBench(b, &Options{Durability: d})
-				b.StartTimer()
-			}, func(key []byte) {
+	durabilities := []Durability{SyncPeriodic, SyncManual}
+	all := []*filled{{name: "map"}, {name: "periodic"}, {name: "manual"}}
+	for b.Loop() {
+		m := &lockedMap{m: make(map[string][]byte)}
+		fill(all[0], func(key []byte) { m.Put(key, value) })
+		m = nil
+		for i, d := range durabilities {
+			s := openBench(b, &Options{Durability: d})
+			fill(all[1+i], func(key []byte) {
 				if err := s.Put(key, value); err != nil {
 					b.Fatal(err)
 				}
 			})
-		})
+			if err := s.Close(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	for _, f := range all {
+		b.ReportMetric(median(f.ns), f.name+"-ns")
+		b.ReportMetric(median(f.ns)/median(all[0].ns), f.name+"-ratio")
+		b.ReportMetric(median(f.p50), f.name+"-p50-ns")
+		b.ReportMetric(median(f.p999), f.name+"-p99.9-ns")
+		b.ReportMetric(median(f.worst), f.name+"-worst-us")
+		b.ReportMetric(slices.Max(f.worst), f.name+"-worst-of-all-us")
 	}
 }
 

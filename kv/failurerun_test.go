@@ -608,7 +608,7 @@ func (r *failureRun) background() error {
 		s.lookAhead(g)
 	}
 	if s.tick.kicked.CompareAndSwap(true, false) {
-		s.syncTo(g.revision.Load())
+		s.syncForBytes(g)
 	}
 	return r.judge("background", nil)
 }

@@ -1,7 +1,6 @@
 package kv
 
 import (
-	"bytes"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -26,8 +25,8 @@ func (m *mapping) payload(off int64) ([]byte, bool) {
 }
 
 func (m *mapping) keyIs(off int64, key []byte) bool {
-	k, ok := m.key(off)
-	return ok && bytes.Equal(k, key)
+	p, ok := crc.Payload(m.current.Load().Bytes(), off) // payload, inlined
+	return ok && codec.HasKey(p, key)
 }
 
 // key returns the key of the record at off, which is in the index.
@@ -67,6 +66,10 @@ type generation struct {
 	marks       uint64       // counts the durable marks, its lowest bit the slot of the next; owned by the sync leader
 	marksSynced uint64       // marks when they were durable last; owned by the sync leader
 
+	// passed are ends of the log as they were: the second was the tail not long ago, the
+	// first lies a stretch or more behind that. Guarded by index.mu.
+	passed [2]point
+
 	// sealing is held, with Options.SyncAligned, while a record is placed and stored,
 	// and while a sync takes note of where the log ends.
 	sealing sync.Mutex
@@ -86,6 +89,12 @@ type generation struct {
 
 	missing []Range  // damaged bytes that a salvage passed over; immutable after Open
 	reached []uint64 // the revision before each of missing; immutable after Open
+}
+
+// point is where the log ended once, and the revision that the store had then.
+type point struct {
+	end      int64
+	revision uint64
 }
 
 // before maps each key of a transaction to the offset of its record before the
@@ -156,6 +165,23 @@ func (g *generation) publish(end int64, revision uint64) {
 	g.tailWord().Store(uint64(end))
 	g.end.Store(end)
 	g.revision.Store(revision)
+}
+
+// pass notes where the log ends, once in a stretch of so many bytes. The caller holds
+// index.mu.
+func (g *generation) pass(stretch int64) {
+	if end := g.end.Load(); end-g.passed[1].end >= stretch {
+		g.passed[0], g.passed[1] = g.passed[1], point{end, g.revision.Load()}
+	}
+}
+
+// behind returns where the log ended a stretch or more ago, if two thirds or more of
+// what is not synced lie before that.
+func (g *generation) behind() (p point, ok bool) {
+	g.index.mu.Lock()
+	p = g.passed[0]
+	g.index.mu.Unlock()
+	return p, p.end-g.synced.Load() >= 2*(g.end.Load()-p.end)
 }
 
 // touchTail stores to the page of the tail word what is there. Where no store to it is

@@ -68,13 +68,13 @@ func (s *Store) valueAt(op string, g *generation, off int64) ([]byte, error) {
 			return nil, s.wrapRecord(op, g, off, err)
 		}
 	}
-	p, _ := g.log.payload(off)
+	p, _ := crc.Payload(g.bytes(), off)
 	v, deadline, ok := codec.Value(p)
 	if !ok {
 		// The record verified when it came into the index.
 		return nil, s.wrapRecord(op, g, off, errChanged)
 	}
-	if s.clock.expired(deadline) {
+	if deadline != 0 && s.clock.expired(deadline) {
 		return nil, ErrNotFound
 	}
 	return v, nil
@@ -92,25 +92,54 @@ var errChanged = fmt.Errorf("%w: the file was changed beneath the open store", E
 // Get returns a copy of the value of key, which belongs to the caller, or
 // ErrNotFound. It takes no lock, waits for nobody, and allocates only the copy.
 func (s *Store) Get(key []byte) ([]byte, error) {
-	var value []byte
-	err := s.read("get", key, func(v []byte) error {
-		value = make([]byte, len(v))
-		copy(value, v)
-		return nil
-	})
-	return value, err
+	g, err := s.enter()
+	if err != nil {
+		return nil, s.wrap("get", 0, err)
+	}
+	value, err := s.copyGuarded(g, key)
+	runtime.KeepAlive(g)
+	if err != nil {
+		return nil, s.wrapFault("get", err)
+	}
+	return value, nil
+}
+
+func (s *Store) copyGuarded(g *generation, key []byte) (_ []byte, err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+	v, err := s.valueAt("get", g, g.find(g.index.hash.sum(key), key))
+	if err != nil {
+		return nil, err
+	}
+	value := make([]byte, len(v))
+	copy(value, v)
+	return value, nil
 }
 
 // GetAppend appends the value of key to dst and returns the extended slice, as
 // append does; or dst and ErrNotFound. It does not allocate if dst has the
 // capacity.
 func (s *Store) GetAppend(dst, key []byte) ([]byte, error) {
-	out := dst
-	err := s.read("get", key, func(v []byte) error {
-		out = append(dst, v...)
-		return nil
-	})
-	return out, err
+	g, err := s.enter()
+	if err != nil {
+		return dst, s.wrap("get", 0, err)
+	}
+	out, err := s.appendGuarded(g, dst, key)
+	runtime.KeepAlive(g)
+	if err != nil {
+		return dst, s.wrapFault("get", err)
+	}
+	return out, nil
+}
+
+func (s *Store) appendGuarded(g *generation, dst, key []byte) (out []byte, err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+	v, err := s.valueAt("get", g, g.find(g.index.hash.sum(key), key))
+	if err != nil {
+		return nil, err
+	}
+	return append(dst, v...), nil
 }
 
 // View calls fn with the value of key, without a copy, and returns what fn

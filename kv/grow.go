@@ -38,13 +38,16 @@ func (s *Store) room(g *generation, size int64, keys int) (off int64, err error)
 			return 0, err
 		}
 	}
-	g.index.mu.Lock()
-	defer g.index.mu.Unlock()
-	if at := g.aheadAt.Load(); end+need > at || at != math.MaxInt64 && g.index.runsLow() {
+	return off, g.index.reserve(keys)
+}
+
+// aheadIfDue starts to look ahead in the background if it is time. The caller holds mu
+// and index.mu.
+func (s *Store) aheadIfDue(g *generation) {
+	if at := g.aheadAt.Load(); g.end.Load() > at || at != math.MaxInt64 && g.index.runsLow() {
 		g.aheadAt.Store(math.MaxInt64) // until lookAhead sets it again
 		s.spawn(func() { s.lookAhead(g) })
 	}
-	return off, g.index.reserve(keys)
 }
 
 // grow makes the file long enough for need bytes behind end: by a whole extent

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mmapkv/mmapkv/crc"
 	"github.com/mmapkv/mmapkv/internal/invariants"
+	"github.com/mmapkv/mmapkv/internal/prefetch"
 	"github.com/mmapkv/mmapkv/mmapfile"
 )
 
@@ -81,10 +82,12 @@ type index struct {
 	// seed that nobody can know. nil until needed, and never nil again.
 	over atomic.Pointer[index]
 
+	atHand atomic.Int64 // spare, as of its last change; stored under mu; 0 while the index is small
+
 	mu        sync.Mutex  // excludes snapshots from changes
 	ready     []chunk     // guarded by mu: for the step out of the heap, when it may come
 	saved     *saved      // guarded by mu: the checkpoint that the rest is loaded from; nil: all is there
-	segs      []segment   // guarded by mu, by id
+	segs      []segment   // by id; changed by the writer under mu, who may read it without
 	free      []uint32    // guarded by mu: segments to use again
 	epoch     uint64      // guarded by mu: of the next snapshot
 	snapshots []*snapshot // guarded by mu: those alive, oldest first
@@ -202,30 +205,49 @@ func (ix *index) find(h uint64, key []byte) int64 {
 // probe looks for key in the slots of its segment: position and offset, or -1 and
 // what find returns for a key that is not there.
 func (ix *index) probe(t *table, slots []uint64, h uint64, key []byte) (int, int64) {
-	want := h >> tagShift << 2
 	missed := int64(0)
 	for d := uint64(0); d < maxProbe; d++ {
 		at := int((h+d)&t.mask) * bucketSlots
 		bucket := (*[bucketSlots]uint64)(slots[at : at+bucketSlots])
-		empty := false
-		for i := range bucket {
+		for found := matches(bucket, h>>tagShift<<2|d); found != 0; found &= found - 1 {
+			i := bits.TrailingZeros8(found) % bucketSlots
 			slot := atomic.LoadUint64(&bucket[i])
-			if slot>>dispShift == want|d && slot&offMask > marker {
-				off := int64(slot&offMask) << 3
-				if ix.log.keyIs(off, key) {
-					return at + i, off
-				}
-				if !ix.tagIs(slot, off) {
-					missed = -off
-				}
+			off := int64(slot&offMask) << 3
+			switch {
+			case off <= marker<<3:
+			case ix.log.keyIs(off, key):
+				return at + i, off
+			case !ix.tagIs(slot, off):
+				missed = -off
 			}
-			empty = empty || slot == 0
 		}
-		if empty {
+		if hasEmpty(bucket) {
 			break
 		}
 	}
 	return -1, missed
+}
+
+// matches returns which slots of a bucket, as bits, have a tag and displacement. There is no
+// branch in it, since which slot it is cannot be predicted.
+func matches(bucket *[bucketSlots]uint64, want uint64) uint8 {
+	return uint8(match(&bucket[0], want) | match(&bucket[1], want)<<1 | match(&bucket[2], want)<<2 | match(&bucket[3], want)<<3 |
+		match(&bucket[4], want)<<4 | match(&bucket[5], want)<<5 | match(&bucket[6], want)<<6 | match(&bucket[7], want)<<7)
+}
+
+// match returns 1 for a slot with that tag and displacement, else 0: a number below
+// 2^63 less one has the top bit only if it was 0.
+func match(slot *uint64, want uint64) uint64 {
+	return ((atomic.LoadUint64(slot)>>dispShift ^ want) - 1) >> 63
+}
+
+func hasEmpty(bucket *[bucketSlots]uint64) bool {
+	for i := range bucket {
+		if atomic.LoadUint64(&bucket[i]) == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // tagIs tells whether the record at off, which slot names, has a key of the slot's
@@ -254,6 +276,12 @@ func (ix *index) hint(h uint64) int64 {
 		}
 	}
 	return 0
+}
+
+// prefetch asks for the home bucket of h, and does not wait for it.
+func (ix *index) prefetch(h uint64) {
+	t := ix.table.Load()
+	prefetch.Read(&t.slots(t.dir[h>>t.shift].Load())[int(h&t.mask)*bucketSlots])
 }
 
 // put makes the slot of key name off, and returns the offset that it named

@@ -597,7 +597,7 @@ func (r *powerRun) mutate(next *storeState, durable bool, op func() error) {
 		s.lookAhead(g)
 	}
 	if s.tick.kicked.CompareAndSwap(true, false) {
-		r.did(s.syncTo(g.revision.Load()))
+		r.did(s.syncForBytes(g))
 	}
 	r.settled()
 }
@@ -713,6 +713,17 @@ func (r *powerRun) put() mutation {
 	return mutation{key: key, size: r.size(key)}
 }
 
+// burst writes so much, most often without a cut, that the syncs in the background do not
+// cover all of it.
+func (r *powerRun) burst() {
+	cut, kill := r.cutChance, r.killChance
+	r.cutChance, r.killChance = cut/20, kill/20
+	for n := 4 + r.rng.IntN(28); n > 0 && r.lab.failed == nil; n-- {
+		r.write(false, mutation{key: r.key(), size: r.rng.IntN(3 << 10)})
+	}
+	r.cutChance, r.killChance = cut, kill
+}
+
 // transaction draws up to six mutations of different keys.
 func (r *powerRun) transaction() []mutation {
 	var muts []mutation
@@ -735,6 +746,8 @@ func (r *powerRun) work() {
 		return
 	}
 	switch n := r.rng.IntN(100); {
+	case n < 8:
+		r.burst()
 	case n < 58:
 		r.write(false, r.put())
 	case n < 66:

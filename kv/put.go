@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
-	"runtime"
 	"time"
 
 	"github.com/mmapkv/mmapkv/codec"
@@ -88,18 +87,23 @@ func (s *Store) write(op string, e *codec.Entry, durable bool) error {
 	if err := checkSize(e.Key, e.Value); err != nil {
 		return s.wrap(op, 0, err)
 	}
-	s.warm(e.Key)
+	h := s.warm(e.Key)
 	again := s.retry()
-	revision, err := s.writeLocked(e)
+	revision, err := s.writeLocked(e, h)
 	for again.withSpace(err) {
-		revision, err = s.writeLocked(e)
+		revision, err = s.writeLocked(e, h)
 	}
 	return s.finish(op, revision, durable, err)
 }
 
-func (s *Store) writeLocked(e *codec.Entry) (uint64, error) {
-	_, revision, err := s.locked(func(g *generation) (uint64, error) { return s.appendOne(g, e) })
-	return revision, err
+func (s *Store) writeLocked(e *codec.Entry, h keyHash) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g, err := s.writable()
+	if err != nil {
+		return 0, err
+	}
+	return s.appendOne(g, e, h.in(g, e.Key))
 }
 
 // finish ends a mutation outside of the lock. revision is 0 if none was made.
@@ -119,12 +123,31 @@ func (s *Store) finish(op string, revision uint64, durable bool, err error) erro
 	return nil
 }
 
-// warm loads what a write of key will look at, before the lock is taken.
-func (s *Store) warm(key []byte) {
-	if g := s.gen.Load(); g != nil {
-		g.index.hint(g.index.hash.sum(key))
-		runtime.KeepAlive(g)
+// keyHash is the hash of a key in the index of one generation: each has a seed of its
+// own.
+type keyHash struct {
+	g *generation
+	h uint64
+}
+
+// in returns the hash of key, whose hash kh is, in the index of g.
+func (kh keyHash) in(g *generation, key []byte) uint64 {
+	if kh.g != g {
+		return g.index.hash.sum(key)
 	}
+	return kh.h
+}
+
+// warm hashes key, and asks for the memory that a write of it will look at, before
+// the lock is taken.
+func (s *Store) warm(key []byte) keyHash {
+	g := s.gen.Load()
+	if g == nil {
+		return keyHash{}
+	}
+	h := g.index.hash.sum(key)
+	g.index.prefetch(h)
+	return keyHash{g, h}
 }
 
 // writable returns the generation, or why nobody may write to it.
@@ -139,13 +162,21 @@ func (s *Store) writable() (*generation, error) {
 	return g, s.poisoned()
 }
 
-// appendOne appends e, which it gives its revision, brings the index up to date, and
-// publishes it. A delete of an absent key is revision 0. The caller holds mu.
-func (s *Store) appendOne(g *generation, e *codec.Entry) (revision uint64, err error) {
-	defer s.poisonOnFault(&err)
+// appendOne appends e, whose key has the hash h, gives it its revision, brings the
+// index up to date, and publishes it. A delete of an absent key is revision 0. The
+// caller holds mu.
+func (s *Store) appendOne(g *generation, e *codec.Entry, h uint64) (revision uint64, err error) {
+	if s.opts.SyncAligned {
+		g.sealing.Lock()
+		defer g.sealing.Unlock()
+	}
+	revision, err = s.appendEntry(g, e, h)
+	return revision, s.poisonOnFault(err)
+}
+
+func (s *Store) appendEntry(g *generation, e *codec.Entry, h uint64) (revision uint64, err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
-	h := g.index.hash.sum(e.Key)
 	if off := g.index.ensure(h); off != 0 {
 		return 0, changedAt(-off)
 	}
@@ -153,16 +184,13 @@ func (s *Store) appendOne(g *generation, e *codec.Entry) (revision uint64, err e
 		return 0, nil
 	}
 	s.stamp(g, e, 1)
-	size := crc.RecordSize(e.Size())
-	if s.opts.SyncAligned {
-		g.sealing.Lock()
-		defer g.sealing.Unlock()
-	}
+	n := e.Size()
+	size := crc.RecordSize(n)
 	off, err := s.room(g, size, 1)
 	if err != nil {
 		return 0, err
 	}
-	g.encode(e, off, 0)
+	g.encode(e, n, off, 0)
 	g.touchTail()
 
 	g.index.mu.Lock()
@@ -174,6 +202,7 @@ func (s *Store) appendOne(g *generation, e *codec.Entry) (revision uint64, err e
 	g.publish(off+size, e.Revision)
 	g.index.mustHold(h)
 	s.wrote(g)
+	s.aheadIfDue(g)
 	return e.Revision, nil
 }
 
@@ -187,22 +216,22 @@ func (s *Store) stamp(g *generation, e *codec.Entry, n uint64) {
 	e.Written = s.clock.stamp()
 }
 
-// encode writes the record of e to off, where there is room. Nobody reads it
-// before it is published.
-func (g *generation) encode(e *codec.Entry, off int64, flags uint32) {
+// encode writes the record of e, whose payload takes n bytes, to off, where there is
+// room. Nobody reads it before it is published.
+func (g *generation) encode(e *codec.Entry, n int, off int64, flags uint32) {
 	log := g.bytes()
-	n := e.Size()
 	rec := log[off : off+crc.RecordSize(n)]
 	codec.Append(rec[crc.FrameSize:crc.FrameSize], e)
 	crc.Seal(rec, n, flags, g.header.Salt, off)
 }
 
-// poisonOnFault poisons the store if a write met a fault in the mapping: half of
-// it may be done.
-func (s *Store) poisonOnFault(err *error) {
-	if fault, ok := (*err).(*mmapfile.FaultError); ok {
-		*err = s.setPoison(fault)
+// poisonOnFault returns the error of a write, and poisons the store if it is a fault
+// in the mapping: half of the write may be done.
+func (s *Store) poisonOnFault(err error) error {
+	if fault, ok := err.(*mmapfile.FaultError); ok {
+		return s.setPoison(fault)
 	}
+	return err
 }
 
 // Op is what Compute does with the key after its function returned.
@@ -230,10 +259,10 @@ func (s *Store) Compute(key []byte, fn func(old []byte, ok bool) (value []byte, 
 		if e, err = s.compute(g, key, fn); err != nil || e == nil {
 			return 0, err
 		}
-		return s.appendOne(g, e)
+		return s.appendOne(g, e, g.index.hash.sum(key))
 	})
 	for again.withSpace(err) {
-		revision, err = s.lockedAt(at, err, func(g *generation) (uint64, error) { return s.appendOne(g, e) })
+		revision, err = s.lockedAt(at, err, func(g *generation) (uint64, error) { return s.appendOne(g, e, g.index.hash.sum(key)) })
 	}
 	return s.finish("compute", revision, false, err)
 }

@@ -156,6 +156,7 @@ func newSavedIndex(v *saved) (*index, error) {
 		}
 	}
 	ix.table.Store(t)
+	ix.noteSpare()
 	v.left, v.buf = count, make([]byte, slots*8)
 	ix.saved = v
 	return ix, nil

@@ -65,6 +65,7 @@ func (ix *index) allocate() (uint32, error) {
 	if n := len(ix.free); n > 0 {
 		id := ix.free[n-1]
 		ix.free = ix.free[:n-1]
+		ix.noteSpare()
 		slots := ix.table.Load().slots(uint64(id))
 		for i := range slots {
 			atomic.StoreUint64(&slots[i], 0)
@@ -79,12 +80,19 @@ func (ix *index) allocate() (uint32, error) {
 		ix.addChunk(c)
 	}
 	ix.segs = append(ix.segs, segment{})
+	ix.noteSpare()
 	return uint32(len(ix.segs) - 1), nil
 }
 
 // reserve sees to it that so many keys can be put, whatever segments they meet,
-// without fail.
+// without fail. The caller is the writer, and does not hold mu.
 func (ix *index) reserve(keys int) error {
+	// Only the writer takes of it: what is at hand stays so.
+	if int(ix.atHand.Load()) >= ix.need(keys) {
+		return nil
+	}
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
 	if ix.table.Load().small() {
 		// It may leave the heap, and split on.
 		all := int(ix.keys.Load()) + keys
@@ -97,7 +105,7 @@ func (ix *index) reserve(keys int) error {
 		}
 		return nil
 	}
-	for ix.spare() < spareSegments+min(keys, len(ix.segs))+keys/splitKeys {
+	for ix.spare() < ix.need(keys) {
 		c, err := ix.more(true)
 		if err != nil {
 			return err
@@ -106,6 +114,9 @@ func (ix *index) reserve(keys int) error {
 	}
 	return nil
 }
+
+// need is how many segments so many keys may take.
+func (ix *index) need(keys int) int { return spareSegments + min(keys, len(ix.segs)) + keys/splitKeys }
 
 const (
 	// spareSegments is what one put may take: a copy for a snapshot, and two for a
@@ -119,6 +130,13 @@ const (
 // spare is how many segments there is memory for. The index is not small.
 func (ix *index) spare() int {
 	return len(ix.table.Load().chunks)*chunkSegments - len(ix.segs) + len(ix.free)
+}
+
+// noteSpare is called where spare has changed.
+func (ix *index) noteSpare() {
+	if !ix.table.Load().small() {
+		ix.atHand.Store(int64(ix.spare()))
+	}
 }
 
 // newChunk makes a chunk. The first of an index is not a huge page, for the index
@@ -142,6 +160,7 @@ func (ix *index) addChunk(c chunk) {
 	}
 	t2.chunks = append(append(t2.chunks, t.chunks...), c)
 	ix.table.Store(t2)
+	ix.noteSpare()
 }
 
 // runsLow tells whether it is time to look ahead. The caller holds mu.
@@ -292,6 +311,7 @@ func (ix *index) rewrite(h uint64, split bool) error {
 		if err != nil {
 			if i == 1 {
 				ix.free = append(ix.free, to[0])
+				ix.noteSpare()
 			}
 			return err
 		}
@@ -380,6 +400,7 @@ func (ix *index) enlarge(slots int) error {
 	ix.table.Store(t2)
 	if !t2.small() {
 		ix.ready = nil
+		ix.noteSpare()
 	}
 	return nil
 }

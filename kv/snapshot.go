@@ -137,4 +137,5 @@ func (ix *index) reclaim() {
 		}
 	}
 	ix.retired = kept
+	ix.noteSpare()
 }

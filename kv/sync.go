@@ -62,18 +62,65 @@ func (s *Store) syncTo(revision uint64) error {
 	return err
 }
 
+// maxStretch bounds what syncBehind leaves out, in bytes. The kernel keeps the log in
+// folios of up to 2 MiB.
+const maxStretch = 2 << 20
+
+// stretch is how far, at the least, syncBehind stays from the tail.
+func (s *Store) stretch() int64 {
+	n := int64(maxStretch)
+	if s.opts.SyncBytes > 0 {
+		n = min(n, s.opts.SyncBytes/32)
+	}
+	if s.opts.SyncAligned {
+		n = max(n, crc.Page) // what is synced is not stored into any more
+	}
+	return n
+}
+
+// syncBehind syncs what lies well behind the tail, if that is most of what there is to
+// sync, and tells whether it was. The kernel locks the folios that it writes, all of
+// them until the device has taken them: a writer that stores into one waits. It
+// does not wait for this sync, and for the next, of the rest, not as long.
+func (s *Store) syncBehind() (most bool, err error) {
+	s.sync.lead(0)
+	durable := uint64(0)
+	if g := s.gen.Load(); g != nil {
+		var to point
+		if to, most = g.behind(); most {
+			durable, err = s.syncUpTo(g, to.end, to.revision)
+		}
+	}
+	s.sync.leave(durable)
+	return most, err
+}
+
+// syncForBytes is the sync for Options.SyncBytes.
+func (s *Store) syncForBytes(g *generation) error {
+	if most, err := s.syncBehind(); most {
+		return err
+	}
+	return s.syncTo(g.revision.Load())
+}
+
 // syncLog syncs the log of g up to its tail, and returns the revision there. The
-// first failure poisons the store: the kernel may have dropped the pages and
-// marked them clean, so that a second sync would succeed and mean nothing. The
 // caller leads.
 func (s *Store) syncLog(g *generation) (durable uint64, err error) {
 	if g == nil {
 		return 0, ErrClosed
 	}
+	end, revision := g.seal(s.opts.SyncAligned)
+	return s.syncUpTo(g, end, revision)
+}
+
+// syncUpTo syncs the log of g up to end, where it ended with revision. The
+// first failure poisons the store: the kernel may have dropped the pages and
+// marked them clean, so that a second sync would succeed and mean nothing. The
+// caller leads.
+func (s *Store) syncUpTo(g *generation, end int64, revision uint64) (durable uint64, err error) {
 	if err := s.poisoned(); err != nil {
 		return 0, err
 	}
-	end, revision := g.seal(s.opts.SyncAligned)
 	from := g.synced.Load()
 	if end > from {
 		start := time.Now()
@@ -208,10 +255,13 @@ func (s *Store) startTicker() {
 // early for it finds the ticker unarmed and a later one follows.
 func (s *Store) wrote(g *generation) {
 	s.rearm()
-	if s.opts.Durability == SyncPeriodic && s.opts.SyncBytes > 0 && g.end.Load()-g.synced.Load() > s.opts.SyncBytes &&
-		s.tick.kicked.CompareAndSwap(false, true) {
+	if s.opts.Durability != SyncPeriodic {
+		return
+	}
+	g.pass(s.stretch())
+	if s.opts.SyncBytes > 0 && g.end.Load()-g.synced.Load() > s.opts.SyncBytes && s.tick.kicked.CompareAndSwap(false, true) {
 		s.spawn(func() {
-			s.syncTo(g.revision.Load())
+			s.syncForBytes(g)
 			s.tick.kicked.Store(false)
 		})
 	}
@@ -235,7 +285,11 @@ func (s *Store) onTick() {
 	if s.opts.Durability == SyncManual {
 		return
 	}
-	// An error poisons, which is logged; the next write reports it.
+	// An error poisons, which is logged; the next write reports it. Writers may go on while
+	// much is synced: twice, what they wrote meanwhile is much less.
+	for most, i := true, 0; most && i < 2; i++ {
+		most, _ = s.syncBehind()
+	}
 	if s.syncTo(g.revision.Load()) == nil && s.sync.lead(0) {
 		if g := s.gen.Load(); g != nil {
 			if err := s.syncMark(g); err != nil {

@@ -195,6 +195,53 @@ func TestPeriodic(t *testing.T) {
 	waitFor(t, "the sync after SyncBytes", func() bool { return s.Stats().DurableRevision == 2 })
 }
 
+// Goal: a sync for SyncBytes leaves the end of the log out, which writers are storing
+// into, where it is most of it otherwise; what it then says to be durable is what it
+// synced; and what it left out the tick syncs. Method: what the disk is asked for,
+// compared with the records.
+func TestSyncBehind(t *testing.T) {
+	const stretch = 1 << 10
+	var ends []int64 // of the syncs of the log
+	s := openTest(t, &Options{SyncEvery: time.Hour, SyncBytes: 32 * stretch})
+	withFake(s).sync = func(off, n int64) error {
+		if off >= crc.HeaderSize {
+			ends = append(ends, off+n)
+		}
+		return nil
+	}
+	g, running := s.gen.Load(), s.closing
+	s.closing = halted // the sync is not begun by itself
+	for i := 0; !s.tick.kicked.Load(); i++ {
+		mustPut(t, s, fmt.Sprint(i%10), string(make([]byte, i%300)))
+	}
+	s.closing = running
+	if err := s.syncForBytes(g); err != nil {
+		t.Fatal(err)
+	}
+	tail := g.end.Load()
+	if len(ends) != 1 || tail-ends[0] < stretch || tail-ends[0] > 3*stretch {
+		t.Fatalf("synced up to %v, the tail is %d", ends, tail)
+	}
+	revision := uint64(0)
+	for r, err := range s.Records(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Off+r.Len == ends[0] {
+			revision = r.Revision
+		}
+	}
+	mark := g.durableMark()
+	if got := s.Stats().DurableRevision; revision == 0 || got != revision || mark.Off != ends[0] || mark.Revision != revision {
+		t.Errorf("durable are revision %d and the mark %+v, the records up to %d end with %d", got, mark, ends[0], revision)
+	}
+	s.onTick()
+	if got := s.Stats(); got.DurableRevision != got.Revision || ends[len(ends)-1] != tail {
+		t.Errorf("after the tick revision %d of %d is durable, synced up to %v of %d", got.DurableRevision, got.Revision, ends, tail)
+	}
+	s.tick.kicked.Store(false)
+}
+
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {

@@ -134,7 +134,7 @@ func (tx *Tx) add(op string, e codec.Entry) error {
 // publishes the run with one store. It returns the last revision, or 0 if nothing
 // was to do. The caller holds mu.
 func (s *Store) appendAll(g *generation, tx *Tx) (revision uint64, err error) {
-	defer s.poisonOnFault(&err)
+	defer func() { err = s.poisonOnFault(err) }()
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
 
@@ -171,8 +171,9 @@ func (s *Store) appendAll(g *generation, tx *Tx) (revision uint64, err error) {
 		if i == len(kept)-1 {
 			flags = 0
 		}
-		g.encode(&kept[i], off, flags)
-		off += crc.RecordSize(kept[i].Size())
+		n := kept[i].Size()
+		g.encode(&kept[i], n, off, flags)
+		off += crc.RecordSize(n)
 	}
 	revision = kept[len(kept)-1].Revision
 	g.touchTail()
@@ -194,5 +195,6 @@ func (s *Store) appendAll(g *generation, tx *Tx) (revision uint64, err error) {
 	g.publish(end, revision)
 	g.applying.Store(nil)
 	s.wrote(g)
+	s.aheadIfDue(g)
 	return revision, nil
 }

@@ -22,6 +22,7 @@ const module = "github.com/mmapkv/mmapkv"
 var allowed = map[string]string{
 	"internal/invariants": "",
 	"internal/loopfs":     "",
+	"internal/prefetch":   "",
 	"mmapfile":            "internal/* golang.org/x/sys/unix unsafe test: internal/*",
 	"crc":                 "internal/* github.com/cespare/xxhash/v2 test: codec codec/entrypb google.golang.org/protobuf/*", // FORMAT.md is tested there
 	"codec":               "internal/* google.golang.org/protobuf/encoding/protowire test: codec codec/entrypb google.golang.org/protobuf/*",

@@ -32,6 +32,8 @@ var plantedFaults = []struct {
 	{"the mark before the sync", []edit{
 		{"kv/sync.go", "		err := g.file.Sync(from, end-from)\n", "		s.mark(g, end, revision)\n		err := g.file.Sync(from, end-from)\n"}},
 		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
+	{"a sync of a part that acknowledges the rest", []edit{{"kv/sync.go", "s.syncUpTo(g, to.end, to.revision)", "s.syncUpTo(g, to.end, g.revision.Load())"}},
+		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
 	{"no directory fsync after a rename", []edit{{"kv/compact.go", "if err = c.dir.Sync(); err != nil {", "if false {"}},
 		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
 	{"rename before fsync", []edit{
