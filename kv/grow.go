@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	maxExtent    = 64 << 20 // bytes: extents double from minExtent to it
+	midExtent    = 8 << 20  // bytes: extents double from minExtent to it,
+	maxExtent    = 64 << 20 // and are a 16th of the file then, up to this
 	aheadLazy    = 8 << 20  // bytes faulted in ahead of the tail
 	aheadDurable = 1 << 20  // the same where each write is synced
 )
@@ -19,8 +20,14 @@ const (
 // errRevisions: only a file that was made so can come to it.
 var errRevisions = fmt.Errorf("%w: the revisions are used up", ErrFull)
 
-// extentAfter is how much a file of the given length grows by.
-func extentAfter(size int64) int64 { return min(max(size, minExtent), maxExtent) }
+// extentAfter is how much a file of the given length grows by: what is ahead of the
+// tail is disk that holds nothing.
+func extentAfter(size int64) int64 {
+	return min(max(min(size, midExtent), size/16, minExtent), maxExtent)
+}
+
+// slackAfter is how much of an extent may be left when the next one is allocated.
+func slackAfter(size int64) int64 { return extentAfter(size) / 2 }
 
 // room returns where the next size bytes of records go, and sees to it that they fit
 // there, and so many keys into the index: after it, a write can fail no more. Almost
@@ -92,7 +99,7 @@ func (s *Store) growFile(g *generation, size int64) error {
 	return err
 }
 
-// lookAhead allocates the next extent if the tail has come to the last quarter of
+// lookAhead allocates the next extent if the tail has come to the last half of
 // this one, and brings in the memory that the next writes will use.
 func (s *Store) lookAhead(g *generation) {
 	g.index.lookAhead()
@@ -103,7 +110,7 @@ func (s *Store) lookAhead(g *generation) {
 		return
 	}
 	end := g.end.Load()
-	if size := g.file.Size(); size-end < extentAfter(size)/4 {
+	if size := g.file.Size(); size-end < slackAfter(size) {
 		if next := min(size+extentAfter(size), s.opts.MaxSize); next > size {
 			// Where this fails the writer that needs the space will hear of it.
 			_ = s.growFile(g, next)
@@ -124,7 +131,7 @@ func (s *Store) lookAhead(g *generation) {
 		g.file.Populate(from, to-from)
 		g.populated = to
 	}
-	next := size - extentAfter(size)/4
+	next := size - slackAfter(size)
 	switch {
 	case next <= end:
 		next = size // no space: grow sets it again once there is some

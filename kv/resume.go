@@ -31,13 +31,13 @@ var errDoubt = errors.New("the checkpoint is in doubt")
 // resume returns a generation of f whose index comes from the checkpoint and, for
 // what was written since, from the log; or nil, if there is any doubt: then the log
 // tells all.
-func (s *Store) resume(f file, h *head) *generation {
+func (s *Store) resume(f file, h *head) (*generation, error) {
 	if s.opts.Salvage || s.opts.CheckpointBytes < 0 || h.damage != nil || h.unmarked {
-		return nil
+		return nil, nil
 	}
 	idx, err := s.disk.Open(s.path+indexSuffix, s.mode())
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	defer idx.Close() // its mapping stays
 	g := s.newGeneration(f, h)
@@ -51,7 +51,7 @@ func (s *Store) resume(f file, h *head) *generation {
 	}
 	if err != nil {
 		s.opts.Logger.Info("the checkpoint is not used", "path", s.path, "why", err)
-		return nil
+		return nil, nil
 	}
 	g.end.Store(v.End)
 	g.revision.Store(v.Revision)
@@ -63,10 +63,11 @@ func (s *Store) resume(f file, h *head) *generation {
 	g.checkpointAt.Store(v.End + s.opts.CheckpointBytes)
 	g.checkpointSynced = v.Boot == 0
 	s.clock.seen(v.Stamp)
-	if s.recover(g, h) != nil {
-		return nil
+	err = s.recover(g, h)
+	if err == errDoubt {
+		return nil, nil
 	}
-	return g
+	return g, err
 }
 
 // open reads the head of the checkpoint, and returns why it is not that of the log f.

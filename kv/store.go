@@ -221,8 +221,8 @@ func (s *Store) load(f file, id mmapfile.Identity) (*generation, error) {
 		return nil, errOrder
 	}
 	h.identity = id
-	if g := s.resume(f, &h); g != nil {
-		return g, nil
+	if g, err := s.resume(f, &h); g != nil {
+		return g, err
 	}
 	if !s.opts.ReadOnly {
 		// One that does not fit now must not fit by chance later.
