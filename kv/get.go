@@ -224,15 +224,19 @@ func (s *Store) getBatch(g *generation, keys [][]byte, first int, fn func(i int,
 	defer guard.Exit(g.mapped, &err)
 	var hashes [getBatch]uint64
 	var hints [getBatch]int64
-	// Three passes of loads that do not depend on each other: the processor has
-	// the misses of each pass under way at the same time.
+	// Passes of loads that do not depend on each other: the processor has the misses
+	// of each pass under way at the same time.
 	for i, key := range keys {
 		hashes[i] = g.index.hash.sum(key)
+	}
+	touched := 0
+	t := g.index.table.Load()
+	for _, h := range hashes[:len(keys)] {
+		touched += int(t.home(t.dir[h>>t.shift].Load(), h))
 	}
 	for i := range keys {
 		hints[i] = g.index.hint(hashes[i])
 	}
-	touched := 0
 	for i := range keys {
 		if p, ok := g.log.payload(hints[i]); ok {
 			touched += int(p[0])
