@@ -7,10 +7,15 @@ CROSS       := linux/arm64 darwin/arm64 freebsd/amd64 linux/386
 FUZZTIME    ?= 5000x
 N           ?= 10
 
-.PHONY: build test plain race invariants test386 lint cross modules fuzz crash bench demo
+# The benchmarks bring in the peers, which nothing else here is to be built with: so
+# they are not in go.work.
+in_bench    := cd tests/bench && GOWORK=off
+
+.PHONY: build test plain race invariants test386 lint cross modules fuzz crash bench bench-quick bench-go demo
 
 build:
 	$(GO) build $(ALL)
+	$(in_bench) $(GO) build -o /dev/null .
 
 # All tests: as users build it, under the race detector, and with the invariants
 # checked. As root they also mount small file systems; elsewhere those tests skip
@@ -19,6 +24,7 @@ test: plain race invariants
 
 plain:
 	$(GO) test $(ALL)
+	$(in_bench) $(GO) test .
 
 race:
 	$(GO) test -race $(ALL)
@@ -34,6 +40,7 @@ lint:
 	@out=$$(gofmt -l . | grep -v '\.pb\.go$$'); test -z "$$out" || { echo "gofmt would change:"; echo "$$out"; exit 1; }
 	$(GO) vet $(ALL)
 	$(STATICCHECK) $(ALL)
+	$(in_bench) $(STATICCHECK) .
 
 # What is supported, tests included; and elsewhere the module still compiles, to say
 # that it is not.
@@ -48,6 +55,7 @@ modules:
 	GOWORK=off $(GO) build ./... && GOWORK=off $(GO) mod verify
 	cd cmd/kvtool && GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) mod tidy -diff
 	cd tests/device && GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) mod tidy -diff
+	$(in_bench) $(GO) vet . && GOWORK=off $(GO) mod tidy -diff
 	GOWORK=off $(GO) mod tidy -diff
 
 # Every fuzz target for FUZZTIME: so many executions, or a time (10m). CI counts, for
@@ -64,7 +72,20 @@ crash:
 		-scale $(N) -kills $$((100 * $(N))) -accidents $$((200 * $(N))) -v
 	$(GO) test ./tests/device -count 1 -timeout 0 -cuts $$((100 * $(N))) -v
 
+# Every store, every workload, every size, and cost as work grows, into docs/: many
+# hours, in which the machine should do nothing else. After an interruption,
+# `make bench BENCH=-resume` goes on.
 bench:
+	mkdir -p docs
+	$(in_bench) $(GO) run . -out ../../docs $(BENCH)
+	$(in_bench) $(GO) run . -scale -out ../../docs -resume
+
+# The same with 100 000 keys and one run, to stdout: some minutes.
+bench-quick:
+	$(in_bench) $(GO) run . -quick $(BENCH)
+
+# The benchmarks in Go's own form, for benchstat.
+bench-go:
 	$(GO) test ./kv -run '^$$' -bench . -count 5
 
 demo:

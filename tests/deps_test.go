@@ -32,11 +32,14 @@ var allowed = map[string]string{
 	// A module of its own. It reads no byte of a store but through kv.
 	"cmd/kvtool": "kv github.com/spf13/cobra github.com/schollz/progressbar/v3 github.com/dustin/go-humanize golang.org/x/term " +
 		"test: github.com/rogpeppe/go-internal/*",
+	// A module of its own, so that the peers are in nobody's graph.
+	"tests/bench": "kv crc golang.org/x/sys/unix go.etcd.io/bbolt github.com/dgraph-io/badger/v4/* github.com/dgraph-io/badger/v4 github.com/cockroachdb/pebble/v2/* " +
+		"github.com/cockroachdb/pebble/v2 github.com/tidwall/buntdb github.com/syndtr/goleveldb/* github.com/puzpuzpuz/xsync/v4 modernc.org/sqlite",
 	"tests/device": "test: kv internal/* golang.org/x/sys/unix github.com/hanwen/go-fuse/v2/*", // a module of its own
 }
 
 // modules are the folders of the modules that the table is about.
-var modules = []string{"..", "../cmd/kvtool", "device"}
+var modules = []string{"..", "../cmd/kvtool", "bench", "device"}
 
 // restricted are parts of the standard library that only some packages import.
 var restricted = []string{"unsafe", "syscall"}

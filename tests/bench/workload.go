@@ -1,0 +1,115 @@
+//go:build linux && !386 && !arm
+
+package main
+
+import (
+	"slices"
+)
+
+// start is what a workload finds.
+type start int
+
+const (
+	empty   start = iota // an empty directory; the workload opens the store itself
+	loaded               // an open, warm store of all keys, which it must not change
+	changed              // the same, and it may change it
+	closed               // the files of such a store, not opened, which it must not change
+	spoiled              // the same, and it may change them
+)
+
+// row is a line of the table.
+type row struct {
+	label, metric string
+	unit          unit
+}
+
+// workload is one thing to measure.
+type workload struct {
+	name  string
+	about string
+	start start
+	rows  []row
+	run   func(b *bench) error
+	// lacks says why a store has no such figure; empty: it has.
+	lacks func(a adapter) string
+	// broad: it is run at every size and value, and not only with values of 100 bytes.
+	broad bool
+}
+
+func any1(adapter) string { return "" }
+
+func persistent(a adapter) string {
+	if !a.persistent {
+		return "keeps nothing"
+	}
+	return ""
+}
+
+func onlyMmapkv(a adapter) string {
+	if a.name != mmapkvAdapter.name {
+		return "has no such call"
+	}
+	return ""
+}
+
+func nsRow(label string) []row { return []row{{label, "ns_op", nanoseconds}} }
+
+func durableRows(who string) []row {
+	return []row{{"durable puts a second, " + who, "per_s", perSecond}}
+}
+
+// workloads are all of them, in the order of the tables.
+var workloads = []workload{
+	{name: "get", about: "Get of keys that are there, each as likely as any other", start: loaded, rows: nsRow("get"), run: runGet, lacks: any1, broad: true},
+	{name: "get-append", about: "Get into the caller's own buffer", start: loaded, rows: nsRow("get into a buffer"), run: runGetAppend, lacks: onlyMmapkv, broad: true},
+	{name: "view", about: "the value without a copy", start: loaded, rows: nsRow("view"), run: runView, lacks: onlyMmapkv},
+	{name: "get-zipf", about: "Get where few keys are asked for very often (Zipf, s = 1.01)", start: loaded, rows: nsRow("get, Zipf"), run: runGetZipf, lacks: any1},
+	{name: "get-miss", about: "Get of keys that are not there", start: loaded, rows: nsRow("get, miss"), run: runGetMiss, lacks: any1},
+	{name: "get-2", about: "Get from two goroutines: the time of one Get of both together; beside it, by turns, of one", start: loaded, rows: []row{{"get, 2 goroutines", "ns_op", nanoseconds}, {"the gain of the second", "gain", times}}, run: runGetTwo, lacks: any1},
+	{name: "getmany-16", about: "16 keys at once, the time of one key", start: loaded, rows: nsRow("get 16 at once, each"), run: runGetMany(16), lacks: onlyMmapkv},
+	{name: "getmany-64", about: "64 keys at once, the time of one key", start: loaded, rows: nsRow("get 64 at once, each"), run: runGetMany(64), lacks: onlyMmapkv},
+	{name: "fill", about: "put of all keys into an empty store, by transactions of 1000 where the store's documents say so", start: empty, rows: nsRow("fill"), run: runFill, lacks: any1, broad: true},
+	{name: "fill-single", about: "the same, each put its own transaction", start: empty, rows: nsRow("fill, single puts"), run: runFillSingle,
+		lacks: func(a adapter) string {
+			if !a.grouped {
+				return "as fill"
+			}
+			return ""
+		}},
+	{name: "overwrite", about: "put of keys that are there, at random, by transactions where fill does", start: changed, rows: nsRow("overwrite"), run: runOverwrite, lacks: any1, broad: true},
+	{name: "mixed-95", about: "95 % Get, 5 % Put, single", start: changed, rows: nsRow("95 % get, 5 % put"), run: runMixed(5), lacks: any1},
+	{name: "mixed-50", about: "50 % Get, 50 % Put, single", start: changed, rows: nsRow("50 % get, 50 % put"), run: runMixed(50), lacks: any1},
+	{name: "delete", about: "delete of keys that are there, single, in random order", start: changed, rows: nsRow("delete"), run: runDelete, lacks: any1},
+	{name: "iterate", about: "all entries, the time of one", start: loaded, rows: nsRow("iterate, each"), run: runIterate, lacks: any1, broad: true},
+	{name: "stall", about: "single puts from empty to all keys and then all again, a reader beside them, each call with the clock; then a compaction, if the store has one",
+		start: empty, rows: []row{
+			{"put while growing, p99.9", "put_p999", nanoseconds}, {"the worst put", "put_max", nanoseconds},
+			{"get beside it, p99.9", "get_p999", nanoseconds}, {"the worst get", "get_max", nanoseconds}, {"keys that it came to, of all", "reached", times}},
+		run: runStall, lacks: any1},
+	{name: "durable-1", about: "durable puts from one goroutine; by turns with pages written and synced to an allocated file", start: empty,
+		rows: append(durableRows("1 goroutine"), row{"time over that of a synced page", "of_dsync", times}, row{"device bytes a put", "device_op", bytesOf}, row{"by the count of the process", "own_op", bytesOf}),
+		run:  runDurable(1), lacks: persistent, broad: true},
+	{name: "durable-8", about: "from 8 goroutines", start: empty, rows: durableRows("8"), run: runDurable(8), lacks: persistent},
+	{name: "durable-64", about: "from 64 goroutines", start: empty, rows: durableRows("64"), run: runDurable(64), lacks: persistent},
+	{name: "durable-256", about: "from 256 goroutines", start: empty, rows: durableRows("256"), run: runDurable(256), lacks: persistent},
+	{name: "tx-1000", about: "durable transactions of 1000 fresh entries (64 KiB: of 64)", start: empty, rows: nsRow("durable transaction of 1000"), run: runTransactions, lacks: persistent},
+	{name: "open-close", about: "Open after Close, files in the page cache", start: closed, rows: []row{{"open after close", "ns_op", nanoseconds}, {"and the first get", "first_get", nanoseconds}}, run: runOpenClosed, lacks: persistent, broad: true},
+	{name: "open-kill", about: "Open after a SIGKILL that came a number of puts after an Open", start: spoiled, rows: []row{{"open after SIGKILL", "ns_op", nanoseconds}, {"puts that returned and are gone", "lost", plain}}, run: runOpenKilled, lacks: persistent},
+	{name: "open-empty", about: "Open of a store without entries", start: empty, rows: nsRow("open an empty store"), run: runOpenEmpty, lacks: persistent},
+	{name: "rebuild", about: "Open when all is gone that lies beside the store; by turns with scanning and verifying its records alone", start: spoiled,
+		rows: []row{{"open without a checkpoint", "ns_op", nanoseconds}, {"over scan and verify", "of_verify", times}}, run: runRebuild, lacks: onlyMmapkv},
+	{name: "disk", about: "ten rounds of overwriting everything; against the bytes of all keys and values", start: changed, rows: []row{
+		{"disk after ten rounds, of the data", "disk", times}, {"at the peak", "disk_peak", times}, {"after compaction", "disk_compact", times},
+		{"written to the device, of what was put", "device", times}, {"by the count of the process", "own_writes", times}}, run: runDisk, lacks: persistent},
+	{name: "memory", about: "memory of the process with the store open and all read, less with an empty store; a garbage collection then", start: closed, rows: []row{
+		{"memory a key, without file pages", "anon_key", bytesOf}, {"of it Go heap", "heap_key", bytesOf}, {"index a key", "index_key", bytesOf},
+		{"a garbage collection", "gc_cycle", nanoseconds}}, run: runMemory, lacks: any1, broad: true},
+}
+
+func workloadOf(name string) (workload, bool) {
+	i := slices.IndexFunc(workloads, func(w workload) bool { return w.name == name })
+	if i < 0 {
+		return workload{}, false
+	}
+	return workloads[i], true
+}
