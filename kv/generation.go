@@ -84,7 +84,7 @@ type generation struct {
 
 	growing   sync.Mutex          // one growth at a time
 	outgrown  []*mmapfile.Mapping // guarded by growing: kept for readers that hold only the generation
-	populated int64               // guarded by growing: the pages up to it have been faulted in
+	populated int64               // guarded by growing: the pages up to it have been faulted in, or are about to be
 	aheadAt   atomic.Int64        // the end at which to look ahead again
 
 	missing []Range  // damaged bytes that a salvage passed over; immutable after Open

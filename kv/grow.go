@@ -104,10 +104,18 @@ func (s *Store) growFile(g *generation, size int64) error {
 func (s *Store) lookAhead(g *generation) {
 	g.index.lookAhead()
 	s.checkpointIfDue(g)
+	// Without the lock: to fault in takes long, and the writer may be at the next extent
+	// before it is done.
+	from, to := s.growAhead(g)
+	g.file.Populate(from, to-from)
+}
+
+// growAhead does what lookAhead does to the file, and returns what is to be faulted in.
+func (s *Store) growAhead(g *generation) (from, to int64) {
 	g.growing.Lock()
 	defer g.growing.Unlock()
 	if s.closing.Err() != nil || s.gen.Load() != g {
-		return
+		return 0, 0
 	}
 	end := g.end.Load()
 	if size := g.file.Size(); size-end < slackAfter(size) {
@@ -125,12 +133,9 @@ func (s *Store) lookAhead(g *generation) {
 		window = aheadDurable
 	}
 	size := g.file.Size()
-	from := max(g.populated, end)
-	to := min(end+window, size)
-	if to > from {
-		g.file.Populate(from, to-from)
-		g.populated = to
-	}
+	to = min(end+window, size)
+	from = min(max(g.populated, end), to)
+	g.populated = max(g.populated, to)
 	next := size - slackAfter(size)
 	switch {
 	case next <= end:
@@ -139,4 +144,5 @@ func (s *Store) lookAhead(g *generation) {
 		next = min(next, to-window/2)
 	}
 	g.aheadAt.Store(next)
+	return from, to
 }

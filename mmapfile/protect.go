@@ -4,6 +4,7 @@ package mmapfile
 
 import (
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"unsafe"
 
@@ -74,14 +75,19 @@ func (f *File) unseal(off int64) (was bool) {
 // that it saves.
 func (f *File) Populate(off, n int64) {
 	m := f.mapping.Load()
-	if b := m.pages(off, n); len(b) > 0 {
-		write := f.mode == ReadWrite
-		if !populate(b, write) && write {
-			f.touch(b)
+	write := f.mode == ReadWrite
+	// The kernel holds the lock of the address space meanwhile, for which a growing
+	// file, new memory of the heap, and then every page fault wait: so piece by piece.
+	for piece := range slices.Chunk(m.pages(off, n), populatePiece) {
+		if !populate(piece, write) && write {
+			f.touch(piece)
 		}
 	}
 	runtime.KeepAlive(m)
 }
+
+// populatePiece is a multiple of every page size.
+const populatePiece = 256 << 10 // bytes
 
 // touch dirties one word of each page without changing it, also when others
 // write it at the same time. The first page that cannot be had ends it.
