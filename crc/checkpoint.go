@@ -35,6 +35,7 @@ const (
 	checkpointMortalOff   = 112
 	checkpointSlotsOff    = 120
 	checkpointCountOff    = 124
+	checkpointLastOff     = 128
 	checkpointSumOff      = 504
 )
 
@@ -51,9 +52,10 @@ type Checkpoint struct {
 	StoreID    [16]byte // of the log
 	Boot       uint64   // the boot in which alone it is valid, since it was not synced; 0: it was, and is valid in any
 	File       uint64   // identifies the log's file in its file system
+	Last       int64    // offset of the last record covered; 0: there is none
 	End        int64    // the records before it are covered
 	Revision   uint64   // of the last of them
-	TailSum    uint64   // of the bytes before End: see TailSum
+	TailSum    uint64   // of the log about Last and End: see TailSum
 	Stamp      int64    // unix seconds: the newest time that the store had seen
 	Records    int64    // covered, dead ones included
 	Live       int64    // bytes of live records
@@ -81,13 +83,20 @@ func SegmentSum(slots []byte, i int, salt uint64) uint64 {
 	return sumOf(sum64(slots), uint64(i), salt)
 }
 
-// tailSumSize is how many bytes TailSum looks at, at most.
+// tailSumSize is how many bytes before the end TailSum looks at, at most.
 const tailSumSize = 4096
 
-// TailSum is the sum of the last records before end: the bytes of log[:end] from the header on, 4096 at most. It ties a checkpoint to the very log
-// that it was made of: another one, that an older copy of the file was continued to, has other bytes there.
-func TailSum(log []byte, end int64) uint64 {
-	return sum64(log[max(HeaderSize, end-tailSumSize):end])
+// TailSum is the sum of the frame of the last record, which is at last (0: there is none), and of the bytes of log[:end] from the header on, 4096 at
+// most. It ties a checkpoint to the very log that it was made of: another one, that an older copy of the file was continued to, has other bytes there.
+// The frame is that of the whole record, however long that is.
+func TailSum(log []byte, last, end int64) uint64 {
+	var d xxhash.Digest
+	d.Reset()
+	if last != 0 {
+		d.Write(log[last : last+FrameSize])
+	}
+	d.Write(log[max(HeaderSize, end-tailSumSize):end])
+	return d.Sum64()
 }
 
 // sumOf is XXH64 over words.
@@ -109,6 +118,7 @@ func EncodeCheckpoint(c *Checkpoint) []byte {
 	copy(dst[checkpointStoreIDOff:], c.StoreID[:])
 	le.PutUint64(dst[checkpointBootOff:], c.Boot)
 	le.PutUint64(dst[checkpointFileOff:], c.File)
+	le.PutUint64(dst[checkpointLastOff:], uint64(c.Last))
 	le.PutUint64(dst[checkpointEndOff:], uint64(c.End))
 	le.PutUint64(dst[checkpointRevisionOff:], c.Revision)
 	le.PutUint64(dst[checkpointTailSumOff:], c.TailSum)
@@ -159,6 +169,7 @@ func DecodeCheckpoint(b []byte) (c Checkpoint, err error) {
 		Salt:       le.Uint64(b[checkpointSaltOff:]),
 		Boot:       le.Uint64(b[checkpointBootOff:]),
 		File:       le.Uint64(b[checkpointFileOff:]),
+		Last:       int64(le.Uint64(b[checkpointLastOff:])),
 		End:        int64(le.Uint64(b[checkpointEndOff:])),
 		Revision:   le.Uint64(b[checkpointRevisionOff:]),
 		TailSum:    le.Uint64(b[checkpointTailSumOff:]),
@@ -190,9 +201,18 @@ func EncodeCloseMark(dst []byte, m CloseMark, salt uint64) {
 	le.PutUint64(dst[16:], sumOf(uint64(m.Length), uint64(m.Modified), salt))
 }
 
-// DecodeCloseMark reads the close mark of a checkpoint; ok tells whether it has one.
-func DecodeCloseMark(checkpoint []byte, salt uint64) (m CloseMark, ok bool) {
+// DecodeCloseMark reads the close mark of a checkpoint; ok tells whether it has one. Where there is something else than one or zeros, the error wraps
+// ErrCheckpoint: there may have been one.
+func DecodeCloseMark(checkpoint []byte, salt uint64) (m CloseMark, ok bool, err error) {
 	b := checkpoint[CloseMarkOff : CloseMarkOff+CloseMarkSize]
 	m = CloseMark{Length: int64(le.Uint64(b)), Modified: int64(le.Uint64(b[8:]))}
-	return m, le.Uint64(b[16:]) == sumOf(uint64(m.Length), uint64(m.Modified), salt)
+	switch le.Uint64(b[16:]) {
+	case sumOf(uint64(m.Length), uint64(m.Modified), salt):
+		return m, true, nil
+	case 0:
+		if m == (CloseMark{}) {
+			return m, false, nil
+		}
+	}
+	return CloseMark{}, false, fmt.Errorf("%w: sum mismatch of the close mark", ErrCheckpoint)
 }

@@ -87,6 +87,10 @@ var constants = map[string]int64{
 	"Align":         crc.Align,
 	"MaxPayload":    crc.MaxPayload,
 	"MaxOff":        crc.MaxOff,
+	"MaxSegments":   crc.MaxSegments,
+
+	"CheckpointVersion": int64(crc.CheckpointVersion),
+	"CloseMarkOff":      crc.CloseMarkOff,
 }
 
 // layoutRow is a row of a layout table.
@@ -97,15 +101,20 @@ type layoutRow struct {
 	meaning   string
 }
 
-// layouts returns the layout tables of the file header, the mark and the record, checked to be without gaps and overlaps, and their Const cells to
-// be true.
+// layouts returns the layout tables of the file header, the mark and the record.
 func layouts(t *testing.T) (header, mark, record []layoutRow) {
 	t.Helper()
+	all := allLayouts(t)
+	return all[0], all[1], all[2]
+}
+
+// allLayouts returns the layout tables, checked to be without gaps and overlaps, and their Const cells to be true.
+func allLayouts(t *testing.T) (all [6][]layoutRow) {
+	t.Helper()
 	found := tables(t, "Offset Size Field Const Meaning")
-	if len(found) != 3 {
-		t.Fatalf("%d layout tables, want those of header, mark and record", len(found))
+	if len(found) != len(all) {
+		t.Fatalf("%d layout tables, want those of header, mark and record, and of a checkpoint's head, row and close mark", len(found))
 	}
-	var all [3][]layoutRow
 	for i, table := range found {
 		next := 0
 		for _, cells := range table {
@@ -130,7 +139,7 @@ func layouts(t *testing.T) (header, mark, record []layoutRow) {
 			all[i] = append(all[i], row)
 		}
 	}
-	return all[0], all[1], all[2]
+	return all
 }
 
 // landing fails the test unless two encodings that differ in one field, in each of its bytes, differ in row's bytes and no others but those of the sum, and so does the copy of a header.
@@ -266,6 +275,172 @@ func TestFormatMark(t *testing.T) {
 		b := make([]byte, crc.MarkSize)
 		crc.EncodeMark(b, m, salt)
 		landing(t, row, zero, b, 24)
+	}
+	if len(fields) != 0 {
+		t.Errorf("not in the table: %v", fields)
+	}
+}
+
+// checkpointFields sets the fields of a checkpoint's head, by their names in FORMAT.md, to all ones.
+var checkpointFields = map[string]func(c *crc.Checkpoint){
+	"generation": func(c *crc.Checkpoint) { c.Generation = 1<<64 - 1 },
+	"salt":       func(c *crc.Checkpoint) { c.Salt = 1<<64 - 1 },
+	"store id":   func(c *crc.Checkpoint) { copy(c.StoreID[:], bytes.Repeat([]byte{0xff}, 16)) },
+	"boot":       func(c *crc.Checkpoint) { c.Boot = 1<<64 - 1 },
+	"file":       func(c *crc.Checkpoint) { c.File = 1<<64 - 1 },
+	"end":        func(c *crc.Checkpoint) { c.End = -1 },
+	"revision":   func(c *crc.Checkpoint) { c.Revision = 1<<64 - 1 },
+	"tail sum":   func(c *crc.Checkpoint) { c.TailSum = 1<<64 - 1 },
+	"stamp":      func(c *crc.Checkpoint) { c.Stamp = -1 },
+	"records":    func(c *crc.Checkpoint) { c.Records = -1 },
+	"live":       func(c *crc.Checkpoint) { c.Live = -1 },
+	"mortal":     func(c *crc.Checkpoint) { c.Mortal = -1 },
+	"last":       func(c *crc.Checkpoint) { c.Last = -1 },
+}
+
+// rowFields sets the fields of a segment's row likewise.
+var rowFields = map[string]func(s *crc.CheckpointSegment){
+	"segment sum": func(s *crc.CheckpointSegment) { s.Sum = 1<<64 - 1 },
+	"used":        func(s *crc.CheckpointSegment) { s.Used = 1<<16 - 1 },
+	"markers":     func(s *crc.CheckpointSegment) { s.Marks = 1<<16 - 1 },
+	"depth":       func(s *crc.CheckpointSegment) { s.Depth = 1<<8 - 1 },
+}
+
+// Goal: the table of a checkpoint's head is what the code writes. Method: as for the header.
+func TestFormatCheckpoint(t *testing.T) {
+	rows := allLayouts(t)[3]
+	of := func(set func(c *crc.Checkpoint)) []byte {
+		c := crc.Checkpoint{SlotCount: 1, Segments: make([]crc.CheckpointSegment, 1)}
+		set(&c)
+		return crc.EncodeCheckpoint(&c)
+	}
+	zero := of(func(*crc.Checkpoint) {})
+	seen := map[string]bool{}
+	for _, row := range rows {
+		seen[row.field] = true
+		switch row.field {
+		case "magic":
+			if want := fmt.Sprintf("% x", zero[row.off:row.off+row.size]); row.constant != want || row.size != 8 {
+				t.Errorf("magic %s, written %s", row.constant, want)
+			}
+		case "version":
+			if got := binary.LittleEndian.Uint32(zero[row.off:]); got != crc.CheckpointVersion || row.size != 4 {
+				t.Errorf("version %d is written at offset %d", got, row.off)
+			}
+		case "slots", "segments":
+			if got := binary.LittleEndian.Uint32(checkpointFile(sampleCheckpoint)[row.off:]); row.size != 4 || got != map[string]uint32{"slots": 64, "segments": 2}[row.field] {
+				t.Errorf("%s: %d at offset %d", row.field, got, row.off)
+			}
+		case "sum":
+			if got, want := binary.LittleEndian.Uint64(zero[row.off:]), xxhash.Sum64(append(bytes.Clone(zero[:row.off]), zero[4096:4112]...)); got != want || row.size != 8 {
+				t.Errorf("sum %#x at offset %d, want %#x", got, row.off, want)
+			}
+		case "close mark":
+			if row.size != crc.CloseMarkSize || row.off%512 != 0 {
+				t.Errorf("close mark: %d bytes at %d, want a sector of its own", row.size, row.off)
+			}
+		case "reserved":
+			for _, at := range []int{row.off, row.off + row.size - 1} {
+				b := checkpointFile(sampleCheckpoint)
+				if b[at] != 0 {
+					t.Errorf("reserved byte %d is written %#x", at, b[at])
+				}
+				b[at] = 1
+				if _, err := crc.DecodeCheckpoint(resumCheckpoint(b, 2)); err != nil || row.meaning != "ignored" {
+					t.Errorf("reserved byte %d, %q: %v", at, row.meaning, err)
+				}
+			}
+		default:
+			if set := checkpointFields[row.field]; set == nil {
+				t.Errorf("no such field: %s", row.field)
+			} else {
+				landing(t, row, zero[:512], of(set)[:512], 504)
+			}
+		}
+	}
+	if last := rows[len(rows)-1]; last.off+last.size != 4096 {
+		t.Errorf("the table ends at %d", last.off+last.size)
+	}
+	for name := range checkpointFields {
+		if !seen[name] {
+			t.Errorf("not in the table: %s", name)
+		}
+	}
+	for _, name := range []string{"magic", "version", "slots", "segments", "sum", "close mark"} {
+		if !seen[name] {
+			t.Errorf("not in the table: %s", name)
+		}
+	}
+}
+
+// Goal: the table of a segment's row is what the code writes. Method: as for the header, in each of two rows.
+func TestFormatCheckpointRow(t *testing.T) {
+	rows := allLayouts(t)[4]
+	for i := range 2 {
+		of := func(set func(s *crc.CheckpointSegment)) []byte {
+			c := crc.Checkpoint{SlotCount: 1, Segments: make([]crc.CheckpointSegment, 2)}
+			set(&c.Segments[i])
+			b := crc.EncodeCheckpoint(&c)
+			clear(b[504:512])
+			return b[:4096+32]
+		}
+		zero := of(func(*crc.CheckpointSegment) {})
+		n := 0
+		for _, row := range rows {
+			at := 4096 + 16*i + row.off
+			if row.field == "reserved" {
+				b := checkpointFile(sampleCheckpoint)
+				if n := len(bytes.Trim(b[at:at+row.size], "\x00")); n != 0 || row.meaning != "ignored" {
+					t.Errorf("reserved bytes %x, %q", b[at:at+row.size], row.meaning)
+				}
+				b[at+row.size-1] = 1
+				if _, err := crc.DecodeCheckpoint(resumCheckpoint(b, 2)); err != nil {
+					t.Errorf("reserved byte %d: %v", at, err)
+				}
+				continue
+			}
+			n++
+			set := rowFields[row.field]
+			if set == nil {
+				t.Errorf("no such field: %s", row.field)
+				continue
+			}
+			b := of(set)
+			for j := range b {
+				if in := j >= at && j < at+row.size; in != (b[j] != zero[j]) {
+					t.Errorf("%s of row %d: byte %d differs: %v", row.field, i, j, !in)
+					break
+				}
+			}
+		}
+		if last := rows[len(rows)-1]; n != len(rowFields) || last.off+last.size != 16 {
+			t.Errorf("%d fields, and the row ends at %d", n, last.off+last.size)
+		}
+	}
+}
+
+// Goal: the table of the close mark is what the code writes. Method: as for the mark.
+func TestFormatCloseMark(t *testing.T) {
+	rows := allLayouts(t)[5]
+	fields := map[string]crc.CloseMark{"length": {Length: -1}, "modified": {Modified: -1}}
+	zero := make([]byte, crc.CloseMarkSize)
+	crc.EncodeCloseMark(zero, crc.CloseMark{}, salt)
+	for _, row := range rows {
+		if row.field == "mark sum" {
+			sum := xxhash.Sum64(binary.LittleEndian.AppendUint64(bytes.Clone(zero[:row.off]), salt))
+			if got := binary.LittleEndian.Uint64(zero[row.off:]); got != sum || row.off+row.size != crc.CloseMarkSize {
+				t.Errorf("sum %#x at offset %d, want %#x", got, row.off, sum)
+			}
+			continue
+		}
+		m, ok := fields[row.field]
+		if !ok {
+			t.Errorf("no such field: %s", row.field)
+		}
+		delete(fields, row.field)
+		b := make([]byte, crc.CloseMarkSize)
+		crc.EncodeCloseMark(b, m, salt)
+		landing(t, row, zero, b, 16)
 	}
 	if len(fields) != 0 {
 		t.Errorf("not in the table: %v", fields)

@@ -32,6 +32,12 @@ const (
 	checkpointBuf = 1 << 20 // bytes written at once
 )
 
+// What the Logger hears of each checkpoint.
+const (
+	checkpointBegins = "a checkpoint begins"
+	checkpointTaken  = "a checkpoint was taken"
+)
+
 // errOverflow: an index with overflow is not saved. It hashes with a seed of this
 // process, and only crafted keys bring it about.
 var errOverflow = errors.New("the index has overflow")
@@ -39,7 +45,8 @@ var errOverflow = errors.New("the index has overflow")
 // checkpointIfDue takes a checkpoint in the background if enough has been written
 // since the last. It returns true if it is due and only too early after that.
 func (s *Store) checkpointIfDue(g *generation) (early bool) {
-	if s.opts.CheckpointBytes < 0 || s.opts.ReadOnly || g.end.Load() < g.checkpointAt.Load() || !s.checkpointing.CompareAndSwap(false, true) {
+	boot := mmapfile.BootID() // 0: nobody could tell later whether the machine has stopped since
+	if s.opts.CheckpointBytes < 0 || s.opts.ReadOnly || boot == 0 || g.end.Load() < g.checkpointAt.Load() || !s.checkpointing.CompareAndSwap(false, true) {
 		return false
 	}
 	if time.Now().Before(s.checkpointFrom) {
@@ -49,7 +56,7 @@ func (s *Store) checkpointIfDue(g *generation) (early bool) {
 	s.spawn(func() {
 		defer s.checkpointing.Store(false)
 		start, end := time.Now(), g.end.Load()
-		f, err := s.writeCheckpoint(g, mmapfile.BootID())
+		f, err := s.writeCheckpoint(g, boot)
 		if err == nil {
 			err = f.Close()
 		}
@@ -67,10 +74,11 @@ func (s *Store) checkpointIfDue(g *generation) (early bool) {
 func (s *Store) lastCheckpoint(g *generation) file {
 	f, err := file(nil), error(nil)
 	switch end := g.end.Load(); {
-	case s.opts.CheckpointBytes < 0 || end < s.opts.CheckpointBytes/closeShare:
+	case s.opts.CheckpointBytes < 0 || end < s.opts.CheckpointBytes/closeShare || s.corruptions.count.Load() > 0:
+		// What is known to be damaged, the next Open shall read whole, and refuse.
 		s.disk.Remove(s.path + indexSuffix)
 		return nil
-	case g.checkpoint.Load() == end && g.checkpointSynced:
+	case g.checkpoint.Load() == end && g.checkpointSynced && !g.checkpointDamaged.Load():
 		f, err = s.disk.Open(s.path+indexSuffix, mmapfile.ReadWrite)
 	default:
 		f, err = s.writeCheckpoint(g, 0)
@@ -106,16 +114,17 @@ func (s *Store) writeCheckpoint(g *generation, boot uint64) (_ file, err error) 
 	if v.snap.over != nil {
 		return nil, errOverflow
 	}
+	s.opts.Logger.Debug(checkpointBegins, "path", s.path, "end", v.end, "synced", boot == 0)
 	id, err := g.file.Identity()
 	if err != nil {
 		return nil, err
 	}
 	head := crc.Checkpoint{
 		Generation: g.header.Generation, Salt: g.header.Salt, StoreID: g.header.StoreID, Boot: boot, File: id.Inode,
-		End: v.end, Revision: v.revision, Stamp: s.clock.stamp(), Records: v.count, Live: v.live, Mortal: v.mortal,
+		Last: v.last, End: v.end, Revision: v.revision, Stamp: s.clock.stamp(), Records: v.count, Live: v.live, Mortal: v.mortal,
 		SlotCount: uint32(v.snap.t.mask+1) * bucketSlots, Segments: v.snap.segments(),
 	}
-	err = guarded(g.file, func() error { head.TailSum = crc.TailSum(g.bytes(), v.end); return nil })
+	err = guarded(g.file, func() error { head.TailSum = crc.TailSum(g.bytes(), v.last, v.end); return nil })
 	runtime.KeepAlive(g)
 	if err != nil {
 		return nil, err
@@ -134,6 +143,7 @@ func (s *Store) writeCheckpoint(g *generation, boot uint64) (_ file, err error) 
 		s.disk.Remove(temp)
 		return nil, err
 	}
+	s.opts.Logger.Debug(checkpointTaken, "path", s.path, "end", v.end)
 	g.checkpoint.Store(v.end)
 	g.checkpointSynced = boot == 0
 	return f, nil

@@ -53,6 +53,7 @@ type generation struct {
 	end      atomic.Int64
 	revision atomic.Uint64
 
+	last    int64        // offset of the last record, 0: there is none; guarded by index.mu
 	live    atomic.Int64 // bytes of live records; written under Store.mu
 	count   atomic.Int64 // records in the log; written under Store.mu
 	mortal  atomic.Int64 // bytes of all records with a deadline; written under Store.mu
@@ -81,6 +82,8 @@ type generation struct {
 	checkpoint       atomic.Int64 // end of what the checkpoint beside the file covers; 0: there is none
 	checkpointAt     atomic.Int64 // end at which the next one is due
 	checkpointSynced bool         // owned by whoever takes a checkpoint
+	// The checkpoint that the index came from has damaged segments: Close leaves another.
+	checkpointDamaged atomic.Bool
 
 	growing   sync.Mutex          // one growth at a time
 	outgrown  []*mmapfile.Mapping // guarded by growing: kept for readers that hold only the generation
@@ -206,6 +209,7 @@ func (g *generation) enter(e *codec.Entry, h uint64, off, size int64) (err error
 		g.live.Add(-crc.RecordSize(len(p)))
 	}
 	g.count.Add(1)
+	g.last = off
 	return err
 }
 

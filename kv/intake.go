@@ -272,5 +272,6 @@ func (g *generation) enterTouched(records []intakeRecord) error {
 	g.live.Add(live)
 	g.mortal.Add(mortal)
 	g.count.Add(int64(len(records)))
+	g.last = records[len(records)-1].off
 	return nil
 }

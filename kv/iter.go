@@ -26,6 +26,7 @@ type view struct {
 	g        *generation
 	snap     *snapshot
 	end      int64
+	last     int64 // offset of the last record, or 0
 	revision uint64
 	// keys, and of the log: bytes of live records, records, bytes with a deadline
 	keys, live, count, mortal int64
@@ -46,7 +47,7 @@ func (g *generation) view() (*view, error) {
 		return nil, changedAt(-off)
 	}
 	return &view{
-		g: g, snap: g.index.snapshot(), end: g.end.Load(), revision: g.revision.Load(),
+		g: g, snap: g.index.snapshot(), end: g.end.Load(), last: g.last, revision: g.revision.Load(),
 		keys: g.index.keys.Load(), live: g.live.Load(), count: g.count.Load(), mortal: g.mortal.Load(),
 	}, nil
 }

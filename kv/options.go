@@ -110,7 +110,8 @@ type Options struct {
 	// with 64 KiB; Iter and Records hash the whole log. Without it the sums are checked when the
 	// store is opened, and by Verify, Compact and WriteTo.
 	VerifyReads bool
-	// Logger hears of recovery, compaction, failed syncs and damage. Default: silent.
+	// Logger hears of recovery, compaction, failed syncs and damage, and, at the level
+	// of debugging, of checkpoints. Default: silent.
 	Logger *slog.Logger
 	// Hooks are called when something happens. Default: none.
 	Hooks *Hooks

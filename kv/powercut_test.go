@@ -359,7 +359,7 @@ func (p *powerLab) run(seed uint64) (err error) {
 		SyncBytes:  []int64{-1, 4 << 10, 64 << 10}[rng.IntN(3)],
 		CompactAt:  -1,
 		// The run takes some by itself, and Close does.
-		CheckpointBytes: []int64{-1, 1, 1}[rng.IntN(3)],
+		CheckpointBytes: []int64{-1, -1, 1}[rng.IntN(3)],
 	}
 	// One in three begins a new page after each sync, and has a disk that destroys
 	// what is in flight.

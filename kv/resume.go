@@ -22,7 +22,8 @@ type saved struct {
 	g    *generation
 	left int    // guarded by index.mu: segments not loaded yet
 	buf  []byte // guarded by index.mu: of one segment
-	lost int64  // guarded by index.mu: the record because of which the rest cannot be had at all, negated
+	lost int64  // guarded by index.mu: the record because of which damaged segments cannot be rebuilt, negated
+	gone bool   // guarded by index.mu: nor can the others be had any more
 }
 
 // errDoubt: the checkpoint and the log may not belong together.
@@ -42,7 +43,10 @@ func (s *Store) resume(f file, h *head) (*generation, error) {
 	defer idx.Close() // its mapping stays
 	g := s.newGeneration(f, h)
 	v := &saved{file: idx, g: g}
-	if err = v.open(f, h); err == nil && !s.opts.ReadOnly {
+	if err = v.open(f, h); err == nil && v.Boot != 0 {
+		err = g.verifyUnsynced(h.mark, v.End)
+	}
+	if err == nil && !s.opts.ReadOnly {
 		// From here on the file may change.
 		_, err = idx.WriteAt(make([]byte, crc.CloseMarkSize), crc.CloseMarkOff)
 	}
@@ -54,6 +58,7 @@ func (s *Store) resume(f file, h *head) (*generation, error) {
 		return nil, nil
 	}
 	g.end.Store(v.End)
+	g.last = v.Last
 	g.revision.Store(v.Revision)
 	g.count.Store(v.Records)
 	g.live.Store(v.Live)
@@ -77,7 +82,10 @@ func (v *saved) open(f file, h *head) error {
 		if v.Checkpoint, err = crc.DecodeCheckpoint(b); err != nil {
 			return err
 		}
-		mark, closed := crc.DecodeCloseMark(b, h.Salt)
+		mark, closed, err := crc.DecodeCloseMark(b, h.Salt)
+		if err != nil {
+			return err
+		}
 		if closed && (mark != crc.CloseMark{Length: h.identity.Length, Modified: h.identity.Modified}) {
 			return errDoubt // somebody has written to the log since
 		}
@@ -89,16 +97,46 @@ func (v *saved) open(f file, h *head) error {
 	case v.Generation != h.Generation || v.Salt != h.Salt || v.StoreID != h.StoreID || v.File != h.identity.Inode,
 		v.Boot != 0 && (v.Boot != h.boot || v.Boot != mmapfile.BootID()),
 		v.End%crc.Align != 0 || v.End < crc.HeaderSize || v.End > f.Size(),
-		v.Revision < h.BaseRevision || v.Revision > maxRevision,
-		!v.tiles():
+		!v.counts() || !v.tiles():
 		return errDoubt
 	}
 	return guarded(f, func() error {
-		if m := f.Mapping(); v.TailSum != crc.TailSum(m.Bytes(), v.End) {
+		log := f.Mapping().Bytes()[:v.End]
+		if v.TailSum != crc.TailSum(log, v.Last, v.End) || v.Revision > maxRevision {
+			return errDoubt
+		}
+		if v.Last == 0 && v.Revision == h.BaseRevision {
+			return nil
+		}
+		rec, err := crc.Read(log, v.Last)
+		if err != nil || rec.Size != v.End-v.Last || rec.Flags&crc.FlagMore != 0 {
+			return errDoubt
+		}
+		if e, err := codec.Decode(rec.Payload); err != nil || v.Revision != max(h.BaseRevision, e.Revision) {
 			return errDoubt
 		}
 		return nil
 	})
+}
+
+// counts tells whether what the head counts can be: none of it is above what the log
+// has room for.
+func (v *saved) counts() bool {
+	room := v.End - crc.HeaderSize
+	in := func(n, most int64) bool { return n >= 0 && n <= most }
+	last := v.Last%crc.Align == 0 && v.Last >= crc.HeaderSize && v.Last < v.End-crc.FrameSize
+	return (last || v.Last == 0 && room == 0) && in(v.Live, room) && in(v.Mortal, room) && in(v.Records, room/crc.FrameSize)
+}
+
+// verifyUnsynced verifies the records from the durable mark to end. Those may be gone
+// though the machine has run on: with a device that was taken away, or because their
+// sync failed. Without them, the log ends before.
+func (g *generation) verifyUnsynced(mark crc.Mark, end int64) error {
+	scan := newScanner(g, g.bytes()[:end])
+	if mark.Off > crc.HeaderSize {
+		scan.off, scan.revision = mark.Off, mark.Revision
+	}
+	return scan.verifyTo(end)
 }
 
 // tiles tells whether the segments make an index: together they have every hash, each
@@ -110,7 +148,11 @@ func (v *saved) tiles() bool {
 	}
 	at := 0
 	for _, seg := range v.Segments {
-		if seg.Depth > maxDepth || at%(1<<(maxDepth-seg.Depth)) != 0 || int(seg.Used)+int(seg.Marks) > slots {
+		// relieve bounds the directory by the keys; segments stay when those go.
+		if seg.Depth > maxDepth || 1<<seg.Depth > 128*(1+len(v.Segments)) {
+			return false
+		}
+		if at%(1<<(maxDepth-seg.Depth)) != 0 || int(seg.Used)+int(seg.Marks) > slots {
 			return false
 		}
 		at += 1 << (maxDepth - seg.Depth)
@@ -179,12 +221,17 @@ func (ix *index) ensure(h uint64) (off int64) {
 func (ix *index) load(h uint64) (off int64) {
 	t := ix.table.Load()
 	entry := t.dir[h>>t.shift].Load()
-	v := ix.saved
-	if entry&unloaded == 0 || v.lost != 0 {
-		return ix.lost(entry)
+	if entry&unloaded == 0 {
+		return 0
 	}
-	id := segmentID(entry)
-	if err := v.read(t.slots(uint64(id)), id, h); err != nil {
+	v, id := ix.saved, segmentID(entry)
+	switch {
+	case v.gone:
+		return v.lost
+	case v.read(t.slots(uint64(id)), id, h) == nil:
+	case v.lost != 0:
+		return v.lost
+	default:
 		return ix.rebuild()
 	}
 	// Published by the directory's entries: a reader that sees one of them sees the slots.
@@ -196,14 +243,6 @@ func (ix *index) load(h uint64) (off int64) {
 		}
 	}
 	return 0
-}
-
-// lost returns what load does for a segment that cannot be had.
-func (ix *index) lost(entry uint64) int64 {
-	if entry&unloaded == 0 {
-		return 0
-	}
-	return ix.saved.lost
 }
 
 // loadAll is load of all segments. The caller holds mu.
@@ -233,21 +272,37 @@ func (v *saved) read(dst []uint64, id uint32, h uint64) error {
 		return errDoubt
 	}
 	var used, marks uint16
-	for i := range dst {
-		slot := binary.LittleEndian.Uint64(v.buf[8*i:])
-		switch {
-		case slot == marker:
-			marks++
-		case slot > marker:
-			used++
-			if slot>>(64-seg.Depth) != h>>(64-seg.Depth) {
-				return errDoubt
+	var room [segmentSlots / bucketSlots]bool  // buckets with an empty slot
+	var far [segmentSlots / bucketSlots]uint64 // the farthest from home that a slot of the bucket is
+	prefix, most := h>>(64-seg.Depth), uint64(v.Last)>>3
+	for bucket := range len(dst) / bucketSlots {
+		for i := bucket * bucketSlots; i < (bucket+1)*bucketSlots; i++ {
+			slot := binary.LittleEndian.Uint64(v.buf[8*i:])
+			switch {
+			case slot == 0:
+				room[bucket] = true
+			case slot == marker:
+				marks++
+			default:
+				used++
+				if at := slot & offMask; slot>>(64-seg.Depth) != prefix || at < crc.HeaderSize>>3 || at > most {
+					return errDoubt
+				}
+				far[bucket] = max(far[bucket], slot>>dispShift&3)
 			}
+			atomic.StoreUint64(&dst[i], slot)
 		}
-		atomic.StoreUint64(&dst[i], slot)
 	}
 	if used != seg.Used || marks != seg.Marks {
 		return errDoubt
+	}
+	mask := len(dst)/bucketSlots - 1
+	for bucket := range len(dst) / bucketSlots {
+		for back := int(far[bucket]); back > 0; back-- {
+			if room[(bucket-back)&mask] {
+				return errDoubt // a lookup would not come by it
+			}
+		}
 	}
 	return nil
 }
@@ -261,6 +316,7 @@ func (ix *index) rebuild() (off int64) {
 		v.lost = -off
 		return v.lost
 	}
+	v.g.checkpointDamaged.Store(true)
 	t := ix.table.Load()
 	missing := newIndex(ix.log, ix.hash)
 	off, err := v.g.replayInto(v.End, func(r *logRecord) (err error) {
@@ -277,6 +333,7 @@ func (ix *index) rebuild() (off int64) {
 	if err != nil {
 		return fail(off)
 	}
+	v.gone = true // unless all goes well
 	for i := range t.dir {
 		if entry := t.dir[i].Load(); entry&unloaded != 0 {
 			id := segmentID(entry)
@@ -363,7 +420,7 @@ func (s *Store) finishResume(g *generation) {
 }
 
 // loadRest loads one segment after the other, with pauses in which those get the lock
-// who cannot wait for theirs.
+// who cannot wait for theirs. Who needs a segment that is lost will hear of it.
 func (s *Store) loadRest(g *generation) {
 	ix := g.index
 	for i := uint64(0); s.closing.Err() == nil; i++ {
@@ -371,13 +428,12 @@ func (s *Store) loadRest(g *generation) {
 		ix.mu.Lock()
 		t := ix.table.Load()
 		over := i >= uint64(len(t.dir)) || ix.saved == nil
-		off := int64(0)
 		if !over {
-			off = ix.load(i << t.shift)
+			ix.load(i << t.shift)
 		}
 		ix.mu.Unlock()
-		if over || off != 0 {
-			return // who needs a segment that is lost will hear of it
+		if over {
+			return
 		}
 		time.Sleep(time.Since(start))
 	}

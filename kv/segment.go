@@ -361,7 +361,8 @@ func (ix *index) strand(slot uint64) error {
 
 // enlarge moves the one small segment to one with so many slots. Where home is,
 // depends on more bits of the hash than a slot has, so it reads the keys: at
-// most a few thousand, once.
+// most a few thousand, once. A slot whose record has changed goes to each home that
+// it may have, so that a lookup comes by it and knows.
 func (ix *index) enlarge(slots int) error {
 	t := ix.table.Load()
 	chunks := []chunk{{}}
@@ -380,14 +381,20 @@ func (ix *index) enlarge(slots int) error {
 	old := t.slots(0)
 	seg := ix.segs[0]
 	ix.segs[0] = segment{epoch: ix.epoch}
-	for _, slot := range old {
+	for pos, slot := range old {
 		if slot <= marker {
 			continue
 		}
 		off := int64(slot&offMask) << 3
 		if !ix.tagIs(slot, off) {
-			ix.segs[0] = seg
-			return changedAt(off)
+			home := (uint64(pos/bucketSlots) - slot>>dispShift&3) & t.mask
+			for ; home <= t2.mask; home += t.mask + 1 {
+				if !ix.insert(0, t2.slots(0), home, slot) {
+					ix.segs[0] = seg
+					return changedAt(off)
+				}
+			}
+			continue
 		}
 		key, _ := ix.log.key(off)
 		if !ix.insert(0, t2.slots(0), ix.hash.sum(key), slot) {

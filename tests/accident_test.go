@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,6 +34,7 @@ type victim struct {
 	bytes   []byte
 	header  crc.Header
 	records []kv.Record // of its log, in order
+	index   []byte      // its checkpoint; nil: there is none
 }
 
 // scene are the files of a seed: a store's newest, the same store's at an earlier
@@ -39,6 +42,7 @@ type victim struct {
 type scene struct {
 	rng                  *rand.Rand
 	newest, older, other *victim
+	resumes              int // times that a checkpoint served to open a file
 }
 
 // victimOf takes the file of an open store as the death of its process would leave
@@ -56,6 +60,12 @@ func victimOf(name, path string, s *kv.Store) (*victim, error) {
 }
 
 func (v *victim) read(path string) (err error) {
+	if v.index, err = os.ReadFile(path + indexSuffix); errors.Is(err, fs.ErrNotExist) {
+		v.index, err = nil, nil
+	}
+	if err != nil {
+		return err
+	}
 	if v.bytes, err = os.ReadFile(path); err == nil {
 		clear(v.bytes[crc.HolderOff : crc.HolderOff+16]) // nobody who lives holds it
 		v.header, err = crc.DecodeHeader(v.bytes)
@@ -107,7 +117,9 @@ func newScene(dir string, seed int64) (sc *scene, err error) {
 	part := func() int64 { return int64(rng.IntN(1 << 20)) }
 	for i, v := range []**victim{&sc.other, &sc.newest} {
 		path := filepath.Join(dir, fmt.Sprint("store ", i))
-		s, err := kv.Open(path, &kv.Options{Durability: kv.SyncManual, CompactAt: -1})
+		// Close takes checkpoints, and nothing else does: so they are drawn too.
+		opts := &kv.Options{Durability: kv.SyncManual, CompactAt: -1, CheckpointBytes: 8 << 20}
+		s, err := kv.Open(path, opts)
 		if err != nil {
 			return nil, err
 		}
@@ -115,6 +127,15 @@ func newScene(dir string, seed int64) (sc *scene, err error) {
 			return nil, err
 		}
 		if sc.older, err = victimOf("the older copy", path, s); err != nil {
+			return nil, err
+		}
+		if err = s.Close(); err != nil {
+			return nil, err
+		}
+		if sc.older.index, err = os.ReadFile(path + indexSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		if s, err = kv.Open(path, opts); err != nil {
 			return nil, err
 		}
 		if rng.IntN(3) == 0 {
@@ -142,20 +163,91 @@ func newScene(dir string, seed int64) (sc *scene, err error) {
 	return sc, nil
 }
 
-// draw lets one to three accidents happen to a file, and tells which.
-func (sc *scene) draw() (b []byte, what string) {
+// draw lets one to three accidents happen to a file, or to what lies beside it, and
+// tells which.
+func (sc *scene) draw() (b []byte, beside checkpoint, what string) {
 	rng := sc.rng
 	v, stale := sc.newest, sc.older
 	if rng.IntN(6) == 0 {
 		v, stale = sc.older, sc.newest // an older copy of the whole file
 	}
 	b, what = bytes.Clone(v.bytes), v.name
+	beside = sc.drawCheckpoint(v)
 	for range 1 + rng.IntN(3) {
 		var did string
-		b, did = sc.befall(b, stale.bytes)
+		if beside.bytes != nil && rng.IntN(3) == 0 {
+			beside.bytes, did = sc.befall(beside.bytes, sc.other.bytes)
+			beside.harmed = true
+			did = "of the checkpoint, " + did
+		} else {
+			b, did = sc.befall(b, stale.bytes)
+		}
 		what += "; " + did
 	}
-	return b, what
+	return b, beside, what + "; " + beside.what
+}
+
+// checkpoint is what lies beside a victim.
+type checkpoint struct {
+	what   string
+	bytes  []byte // nil: nothing
+	mark   string // what it says of when the log's file was closed: nothing, true, or untrue
+	harmed bool   // it is not as it was written
+}
+
+// drawCheckpoint draws which checkpoint lies beside v: as a rule its own.
+func (sc *scene) drawCheckpoint(v *victim) (c checkpoint) {
+	from := v
+	switch sc.rng.IntN(8) {
+	case 0, 1:
+		return checkpoint{what: "no checkpoint"}
+	case 2:
+		from = sc.older
+	case 3:
+		from = sc.newest
+	case 4:
+		from = sc.other
+	}
+	c.mark = []string{"nothing", "true", "true", "untrue"}[sc.rng.IntN(4)]
+	c.bytes, c.what = bytes.Clone(from.index), "the checkpoint of "+from.name
+	if from == sc.other {
+		c.what += " elsewhere"
+	}
+	if c.bytes == nil {
+		return checkpoint{what: c.what + ", which has none"}
+	}
+	c.what += ", its close mark: " + c.mark
+	return c
+}
+
+// lay writes b and what lies beside it to path. A checkpoint is that of the file of
+// that inode, and its close mark is that of the file as it is now, or is not.
+func (c checkpoint) lay(path string, b []byte) error {
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		return err
+	}
+	if err := os.Remove(path + indexSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) || c.bytes == nil {
+		if c.bytes == nil {
+			err = nil
+		}
+		return err
+	}
+	index := bytes.Clone(c.bytes)
+	if head, err := crc.DecodeCheckpoint(index); err == nil {
+		fi, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		head.File = uint64(fi.Sys().(*syscall.Stat_t).Ino)
+		copy(index, crc.EncodeCheckpoint(&head))
+		if mark := (crc.CloseMark{Length: fi.Size(), Modified: fi.ModTime().UnixNano()}); c.mark != "nothing" {
+			if c.mark == "untrue" {
+				mark.Modified--
+			}
+			crc.EncodeCloseMark(index[crc.CloseMarkOff:], mark, head.Salt)
+		}
+	}
+	return os.WriteFile(path+indexSuffix, index, 0o600)
 }
 
 // befall lets one accident happen to b. Stale bytes are those of another time.
@@ -336,22 +428,27 @@ func stateOf(records []kv.Record) map[string]string {
 	return state
 }
 
-// openBounded opens the store at path. It may allocate so much and no more.
+// openBounded opens the store at path. It may allocate so much, by its length and that
+// of its checkpoint, and no more.
 func openBounded(path string, opts kv.Options) (*kv.Store, error) {
 	fi, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
+	size := fi.Size()
+	if beside, err := os.Stat(path + indexSuffix); err == nil {
+		size += beside.Size()
+	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	s, err := kv.Open(path, &opts)
 	runtime.ReadMemStats(&after)
-	bound := allocBound(fi.Size())
+	bound := allocBound(size)
 	if n := int64(after.TotalAlloc - before.TotalAlloc); n > bound {
-		return s, fmt.Errorf("%w: to open %d bytes, %d were allocated (%v)", errGreedy, fi.Size(), n, err)
+		return s, fmt.Errorf("%w: to open %d bytes, %d were allocated (%v)", errGreedy, size, n, err)
 	}
 	if err == nil && s.Stats().IndexBytes > bound {
-		return s, fmt.Errorf("%w: the index of %d bytes takes %d", errGreedy, fi.Size(), s.Stats().IndexBytes)
+		return s, fmt.Errorf("%w: the index of %d bytes takes %d", errGreedy, size, s.Stats().IndexBytes)
 	}
 	return s, err
 }
@@ -361,19 +458,82 @@ var errGreedy = errors.New("allocates too much")
 // allocBound is what the opening of a file of so many bytes may allocate.
 func allocBound(size int64) int64 { return 4*size + 4<<20 }
 
-// check opens b, a file at path, in all ways.
-func (o *outlook) check(path string, b []byte) error {
+// check opens b, a file at path, in all ways, with the checkpoint beside it.
+func (sc *scene) check(o *outlook, path string, b []byte, beside checkpoint) error {
 	for _, opts := range []kv.Options{
 		{ReadOnly: true}, {Salvage: true}, {Salvage: true, VerifyReads: true}, {ReadOnly: true, VerifyReads: true}, {Durability: kv.SyncManual},
 	} {
-		if err := o.checkOpen(path, b, opts); err != nil {
+		if err := beside.lay(path, b); err != nil {
+			return err
+		}
+		if err := sc.checkOpen(o, path, b, beside, opts); err != nil {
 			return fmt.Errorf("%+v: %w", opts, err)
 		}
 	}
 	return nil
 }
 
-func (o *outlook) checkOpen(path string, b []byte, opts kv.Options) error {
+// resumed is what is to be seen of b where the index came from a checkpoint that covers
+// the log up to end: all that was there, or damage.
+type resumed struct {
+	want    map[string]string
+	corrupt map[string]bool // keys whose record has changed
+	damaged bool            // some record before the end has changed
+	harmed  bool            // so has the checkpoint: what cannot be made anew is damage too
+}
+
+func (sc *scene) resumed(b []byte, end int64) (r resumed, err error) {
+	h, err := crc.DecodeHeader(b)
+	if err != nil {
+		return r, fmt.Errorf("opened by a checkpoint, without a header: %w", err)
+	}
+	r.corrupt = map[string]bool{}
+	var records []kv.Record
+	for _, v := range []*victim{sc.newest, sc.older, sc.other} {
+		if v.header != h {
+			continue
+		}
+		whole := 0
+		for _, rec := range v.records {
+			to := rec.Off + rec.Len
+			intact := to <= int64(len(b)) && bytes.Equal(b[rec.Off:to], v.bytes[rec.Off:to])
+			if to > end && !intact {
+				break
+			}
+			r.damaged = r.damaged || !intact
+			r.corrupt[string(rec.Key)] = !intact
+			if records = append(records, rec); !rec.More {
+				whole = len(records)
+			}
+		}
+		r.want = stateOf(records[:whole])
+		return r, nil
+	}
+	return r, errors.New("opened by a checkpoint, and nobody knows the log")
+}
+
+// check compares s, which was opened by a checkpoint, with r.
+func (r *resumed) check(s *kv.Store) error {
+	for key, value := range r.want {
+		v, err := s.Get([]byte(key))
+		if r.damaged && r.harmed && errors.Is(err, kv.ErrCorrupt) {
+			continue
+		}
+		if r.corrupt[key] && !errors.Is(err, kv.ErrCorrupt) || !r.corrupt[key] && (err != nil || string(v) != value) {
+			return fmt.Errorf("key %q, damaged: %v: %.20q (%d bytes), %v; want %.20q (%d bytes)", key, r.corrupt[key], v, len(v), err, value, len(value))
+		}
+	}
+	got, err := contents(s)
+	switch {
+	case r.damaged && (!errors.Is(err, kv.ErrCorrupt) || s.Stats().Corruptions == 0):
+		return fmt.Errorf("iteration by damage: %v; damage met: %d", err, s.Stats().Corruptions)
+	case !r.damaged && (err != nil || differs(got, r.want) != ""):
+		return fmt.Errorf("iteration: %s, %w", differs(got, r.want), err)
+	}
+	return nil
+}
+
+func (sc *scene) checkOpen(o *outlook, path string, b []byte, beside checkpoint, opts kv.Options) error {
 	s, err := openBounded(path, opts)
 	if s != nil {
 		defer s.Close()
@@ -382,6 +542,24 @@ func (o *outlook) checkOpen(path string, b []byte, opts kv.Options) error {
 		return err
 	}
 	refused, want := o.refused, o.shown
+	if s != nil && s.Stats().Checkpoint > 0 {
+		sc.resumes++
+		if opts.Salvage || beside.mark == "untrue" && !beside.harmed {
+			return errors.New("opened by a checkpoint, though somebody has written to the log")
+		}
+		r, err := sc.resumed(b, s.Stats().Checkpoint)
+		r.harmed = beside.harmed
+		if err == nil {
+			err = r.check(s)
+		}
+		if err != nil {
+			return fmt.Errorf("by a checkpoint: %w", err)
+		}
+		if r.damaged {
+			return r.checkKnown(s, path, b, opts)
+		}
+		refused, want = nil, r.want
+	}
 	if opts.Salvage {
 		refused, want = nil, o.salvage
 	}
@@ -407,6 +585,37 @@ func (o *outlook) checkOpen(path string, b []byte, opts kv.Options) error {
 			return fmt.Errorf("missing are %v, want %v", m, o.missing)
 		}
 	}
+	return useOpened(s, path, b, opts, want)
+}
+
+// checkKnown checks that s, which was opened by a checkpoint and has met damage, goes on
+// with all else, and that nobody opens it again as if nothing were.
+func (r *resumed) checkKnown(s *kv.Store, path string, b []byte, opts kv.Options) error {
+	if opts.ReadOnly {
+		return useOpened(s, path, b, opts, nil)
+	}
+	if err := s.Put([]byte("new"), []byte("value")); err == nil {
+		if v, err := s.Get([]byte("new")); err != nil || string(v) != "value" {
+			return fmt.Errorf("put beside damage, and got %q, %w", v, err)
+		}
+	} else if !r.harmed || !errors.Is(err, kv.ErrCorrupt) || s.Stats().Poisoned != nil {
+		return fmt.Errorf("put beside damage: %w", err)
+	}
+	if err := s.Close(); err != nil {
+		return err
+	}
+	again, err := kv.Open(path, &kv.Options{ReadOnly: true})
+	if err == nil {
+		again.Close()
+	}
+	if !errors.Is(err, kv.ErrCorrupt) {
+		return fmt.Errorf("with damage that was met, it opens again: %v", err)
+	}
+	return nil
+}
+
+// useOpened sees that who reads changes nothing, and that who writes can.
+func useOpened(s *kv.Store, path string, b []byte, opts kv.Options, want map[string]string) error {
 	if opts.ReadOnly || opts.Salvage || s == nil {
 		if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, b) {
 			return fmt.Errorf("the file has changed (%v)", err)
@@ -446,7 +655,7 @@ func haveAccidents(dir string, seed int64, n int) error {
 		return err
 	}
 	for i := range n {
-		b, what := sc.draw()
+		b, beside, what := sc.draw()
 		o := sc.outlook(b)
 		how := "opens"
 		switch {
@@ -457,13 +666,14 @@ func haveAccidents(dir string, seed int64, n int) error {
 		}
 		fmt.Printf("accident %d of seed %d: %s: %s\n", i, seed, how, what)
 		path := filepath.Join(dir, "damaged")
-		if err := errors.Join(os.WriteFile(filepath.Join(dir, "image"), b, 0o600), os.WriteFile(path, b, 0o600)); err != nil {
+		if err := beside.lay(filepath.Join(dir, "image"), b); err != nil {
 			return err
 		}
-		if err := o.check(path, b); err != nil {
+		if err := sc.check(&o, path, b, beside); err != nil {
 			return err
 		}
 	}
+	fmt.Printf("by a checkpoint: opened: %d\n", sc.resumes)
 	return nil
 }
 
@@ -472,11 +682,14 @@ func haveAccidents(dir string, seed int64, n int) error {
 // the durable mark; Salvage shows every record that is where it was and names the
 // rest; nobody changes the file; and what that costs is bounded by its length.
 // Method: a child draws the stores and their accidents from a seed; a model that
-// knows where the records were says what is to be seen. A child that dies or hangs
+// knows where the records were says what is to be seen. Beside the file lies, as a
+// rule, a checkpoint, which may be damaged too; where it says that nobody has written to
+// the file since Close, or says nothing, damage below it may be met by a read: then that
+// is ErrCorrupt, all else is right, and who opens it next is told. A child that dies or hangs
 // is a failure too.
 func TestAccidents(t *testing.T) {
 	first := seeds(1)[0]
-	counts := map[string]int{}
+	counts, resumes := map[string]int{}, 0
 	for done := 0; done < *accidentsFlag; done += accidentsPerSeed {
 		seed := first + int64(done/accidentsPerSeed)
 		dir := t.TempDir()
@@ -495,11 +708,18 @@ func TestAccidents(t *testing.T) {
 				err, seed, accidentsPerSeed, keep(t, filepath.Join(dir, "image")), text[max(0, len(text)-4000):])
 		}
 		for line := range strings.Lines(out.String()) {
-			if part := strings.Split(line, ": "); len(part) > 1 {
+			part := strings.Split(strings.TrimSpace(line), ": ")
+			if part[0] == "by a checkpoint" {
+				n, _ := strconv.Atoi(part[2])
+				resumes += n
+			} else if len(part) > 1 {
 				counts[part[1]]++
 			}
 		}
 		must(t, os.RemoveAll(dir))
 	}
-	t.Logf("%d accidents: %v", *accidentsFlag, counts)
+	t.Logf("%d accidents: %v; opened %d times by a checkpoint", *accidentsFlag, counts, resumes)
+	if resumes == 0 && *seedFlag == 0 {
+		t.Error("no file was opened by a checkpoint")
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -76,12 +77,32 @@ var killKinds = []string{"write", "compact", "close", "clear"}
 // killPhases are what a child announces that it is in the midst of: "recover" is
 // to open what was killed, "open" what was closed; in "grow" a write is under way
 // for which the file is too short, in "grown" the file has been made longer and
-// no write has been acknowledged since.
+// no write has been acknowledged since. "checkpoint" is one in the background or that
+// of Close.
 var killPhases = map[string][]string{
-	"write":   {"recover", "grow", "grown"},
-	"compact": {"recover", "compact", "grown"},
-	"close":   {"open", "close", "grow"},
-	"clear":   {"open", "clear", "grown"},
+	"write":   {"recover", "grow", "grown", "checkpoint"},
+	"compact": {"recover", "compact", "grown", "checkpoint"},
+	"close":   {"open", "close", "grow", "checkpoint"},
+	"clear":   {"open", "clear", "grown", "checkpoint"},
+}
+
+// killCheckpoints are how much may be written between two checkpoints, round by round;
+// -1: none is taken or used.
+var killCheckpoints = []int64{1, 16 << 10, 1, 256 << 10, 1, 16 << 10, -1}
+
+// phaseLog is the handler of a child's Logger: it announces the checkpoints.
+type phaseLog struct{ slog.Handler }
+
+func (phaseLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (phaseLog) Handle(_ context.Context, r slog.Record) error {
+	switch r.Message {
+	case "a checkpoint begins":
+		sayPhase(">", "checkpoint")
+	case "a checkpoint was taken":
+		sayPhase("<", "checkpoint")
+	}
+	return nil
 }
 
 func init() {
@@ -116,6 +137,7 @@ func (c *killWriter) run() error {
 	kind := killKinds[c.round%len(killKinds)]
 	opts := kv.Options{
 		Durability: kv.Durability(c.round / len(killKinds) % 3), CompactAt: []float64{-1, 0.1}[c.round/(3*len(killKinds))%2], SyncEvery: 5 * time.Millisecond,
+		CheckpointBytes: killCheckpoints[c.round%len(killCheckpoints)], Logger: slog.New(phaseLog{}),
 		Hooks: &kv.Hooks{Grown: func(int64, int64, time.Duration, error) { sayPhase(">", "grown") }},
 	}
 	for w := range killWriters {
@@ -301,10 +323,12 @@ func (l *ledger) note(sign, rest string) bool {
 	num, key, _ := strings.Cut(rest, " ")
 	seq, err := strconv.ParseUint(num, 10, 64)
 	switch {
-	case sign == ">" && rest == "grown":
+	case sign == ">" && (rest == "grown" || rest == "checkpoint"): // which may fail
 		l.phases[rest] = 1
 	case sign == ">":
 		l.phases[rest]++
+	case sign == "<" && rest == "checkpoint":
+		l.phases[rest] = 0
 	case sign == "<":
 		l.phases[rest]--
 		if rest == "clear" {
@@ -457,7 +481,10 @@ func TestKill(t *testing.T) {
 	if acknowledged == 0 {
 		t.Fatal("nothing was acknowledged: nothing was tested")
 	}
-	t.Logf("%d kills, in the midst of: %v", rounds, k.hits)
+	t.Logf("%d kills, in the midst of: %v; a checkpoint served %d times to read it", rounds, k.hits, k.resumed)
+	if k.resumed == 0 && rounds >= 12 {
+		t.Error("it was never opened by a checkpoint")
+	}
 	for _, phases := range killPhases {
 		for _, phase := range phases {
 			if k.hits[phase] == 0 && rounds >= 200 {
@@ -475,6 +502,7 @@ type killLab struct {
 	round       int
 	dirty       bool // nobody has recovered the file since the last kill
 	hits        map[string]int
+	resumed     int // times that a checkpoint served to open the store read-only
 }
 
 // kill lets a child write until it is in some phase, kills it, and checks the
@@ -532,14 +560,18 @@ func (k *killLab) kill(t *testing.T) {
 		}
 	}
 	copyFile(t, k.path, k.image)
+	copyCheckpoint(t, k.path, k.image)
+	// What the next child finds beside the store is what this one left, or Close.
 	k.dirty = k.rng.IntN(2) == 0
-	s, err := kv.Open(k.path, &kv.Options{LockTimeout: 20 * time.Second, ReadOnly: k.dirty})
+	s, err := kv.Open(k.path, &kv.Options{LockTimeout: 20 * time.Second, ReadOnly: k.dirty, CheckpointBytes: killCheckpoints[k.rng.IntN(len(killCheckpoints))]})
 	if err != nil {
 		t.Errorf("open after the kill: %v", err)
 		return
 	}
-	defer s.Close()
-	if err := k.ledger.check(s); err != nil {
+	if k.dirty && s.Stats().Checkpoint > 0 { // a writer may have taken one itself
+		k.resumed++
+	}
+	if err := errors.Join(k.ledger.check(s), s.Close()); err != nil {
 		t.Error(err)
 	}
 	if left := filesAt(k.path + "*"); !k.dirty && len(left) != 1 {
@@ -553,5 +585,6 @@ func keep(t *testing.T, path string) string {
 	must(t, err)
 	to := filepath.Join(dir, "store")
 	copyFile(t, path, to)
+	copyCheckpoint(t, path, to)
 	return to
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -225,6 +226,22 @@ func copyFile(t testing.TB, from, to string) {
 	must(t, os.WriteFile(to, b, 0o600))
 }
 
+// indexSuffix is what the name of a checkpoint has behind that of its store.
+const indexSuffix = ".mmapkv-index"
+
+// copyCheckpoint is copyFile of the checkpoint of the store at from; where there is
+// none, there will be none.
+func copyCheckpoint(t testing.TB, from, to string) {
+	t.Helper()
+	b, err := os.ReadFile(from + indexSuffix)
+	if err == nil {
+		err = os.WriteFile(to+indexSuffix, b, 0o600)
+	} else if err = os.Remove(to + indexSuffix); errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	must(t, err)
+}
+
 // poll waits until ok, at most for what no working machine needs.
 func poll(t testing.TB, what string, ok func() bool) {
 	t.Helper()
@@ -252,5 +269,5 @@ func filesAt(pattern string) []string {
 	if err != nil {
 		panic(err)
 	}
-	return slices.DeleteFunc(names, func(name string) bool { return strings.HasSuffix(name, ".mmapkv-index") })
+	return slices.DeleteFunc(names, func(name string) bool { return strings.HasSuffix(name, indexSuffix) })
 }

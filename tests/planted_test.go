@@ -33,7 +33,7 @@ var plantedFaults = []struct {
 		{"kv/sync.go", "		err := g.file.Sync(from, end-from)\n", "		s.mark(g, end, revision)\n		err := g.file.Sync(from, end-from)\n"}},
 		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
 	{"a sync of a part that acknowledges the rest", []edit{{"kv/sync.go", "s.syncUpTo(g, to.end, to.revision)", "s.syncUpTo(g, to.end, g.revision.Load())"}},
-		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
+		"kv", "TestPowerCut", []string{"-cuts", "6000"}},
 	{"no directory fsync after a rename", []edit{{"kv/compact.go", "if err = c.dir.Sync(); err != nil {", "if false {"}},
 		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
 	{"rename before fsync", []edit{
@@ -48,7 +48,7 @@ var plantedFaults = []struct {
 		{"kv/recover.go", "	if err := g.file.Sync(redo, end-redo); err != nil {\n		return err\n	}\n", ""},
 		{"kv/recover.go", "	if cut || doubt {\n", "	if cut {\n"},
 		{"kv/recover.go", "	} else if doubt {\n", "	} else if false {\n"}},
-		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
+		"kv", "TestPowerCut", []string{"-cuts", "6000"}},
 	{"a torn tail not cut off", []edit{{"kv/recover.go", "	cut := g.file.Size() > length\n", "	cut := false\n"}},
 		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
 	{"an acknowledged batch split", []edit{{"kv/tx.go", "flags := crc.FlagMore", "flags := uint32(0)"}},
@@ -67,6 +67,35 @@ var plantedFaults = []struct {
 		".", "TestAccidents", nil},
 	{"a durable page written to again", []edit{{"kv/generation.go", "if end == g.sealed {", "if false {"}},
 		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
+	{"no check of a segment's sum", []edit{{"kv/resume.go", "if crc.SegmentSum(v.buf, int(id), v.Salt) != seg.Sum {", "if false {"}},
+		"kv", "TestCheckpointDamage", nil},
+	{"no check of the log's time and length", []edit{{"kv/resume.go", "if closed && (mark != crc.CloseMark{Length: h.identity.Length, Modified: h.identity.Modified}) {", "if closed && mark.Length < 0 {"}},
+		"kv", "TestLogTouched", nil},
+	{"no check of the log's time and length, by accident", []edit{{"kv/resume.go", "if closed && (mark != crc.CloseMark{Length: h.identity.Length, Modified: h.identity.Modified}) {", "if closed && mark.Length < 0 {"}},
+		".", "TestAccidents", nil},
+	{"no check of the tail sum", []edit{{"kv/resume.go", "v.TailSum != crc.TailSum(log, v.Last, v.End) || ", ""}},
+		"kv", "TestCheckpointOfAnotherFuture", nil},
+	{"a tail sum that is one of values only", []edit{{"crc/checkpoint.go", "		d.Write(log[last : last+FrameSize])\n", ""}},
+		"kv", "TestCheckpointOfAnotherFuture", nil},
+	{"nothing counts as not verified", []edit{{"kv/resume.go", "	g.unverified.Store(v.End)\n	g.checkpoint", "	g.unverified.Store(crc.Align)\n	g.checkpoint"}},
+		"kv", "TestUnseenDamage", nil},
+	{"all counts as verified though it is not", []edit{{"kv/resume.go", "	if sound {\n		g.unverified", "	if sound || end > 0 {\n		g.unverified"}},
+		"kv", "TestUnseenDamage", nil},
+	{"a checkpoint that was not synced is believed after a reboot", []edit{
+		{"kv/resume.go", "v.Boot != 0 && (v.Boot != h.boot || v.Boot != mmapfile.BootID()),", "v.Boot == mmapfile.BootID()+1<<63,"}},
+		"kv", "TestCheckpointOfAnotherBoot", nil},
+	{"records that were not synced are believed", []edit{{"kv/resume.go", "	if err = v.open(f, h); err == nil && v.Boot != 0 {", "	if err = v.open(f, h); err == nil && false {"}},
+		"kv", "TestCheckpointCoversUnsynced", nil},
+	{"a checkpoint that covers a record which it does not have", []edit{
+		{"kv/checkpoint.go", "	for _, slot := range v.snap.t.slots(v.snap.dir[at]) {\n", "	for _, slot := range v.snap.t.slots(v.snap.dir[at]) {\n			if int64(slot&offMask)<<3 == head.Last {\n				slot = 0\n			}\n"}},
+		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
+	{"a checkpoint that covers a record which it does not have, after a kill", []edit{
+		{"kv/checkpoint.go", "	for _, slot := range v.snap.t.slots(v.snap.dir[at]) {\n", "	for _, slot := range v.snap.t.slots(v.snap.dir[at]) {\n			if int64(slot&offMask)<<3 == head.Last {\n				slot = 0\n			}\n"}},
+		".", "TestKill", nil},
+	{"damage that is known is left to a checkpoint", []edit{{"kv/checkpoint.go", " || s.corruptions.count.Load() > 0:", ":"}},
+		".", "TestAccidents", nil},
+	{"the segments behind a lost one are lost", []edit{{"kv/resume.go", "	case v.gone:\n", "	case v.lost != 0:\n"}},
+		"kv", "TestLostSegments", nil},
 }
 
 // Goal: the laboratory finds what it is there to find.
