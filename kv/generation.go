@@ -8,6 +8,7 @@ import (
 
 	"github.com/mmapkv/mmapkv/codec"
 	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/internal/prefetch"
 	"github.com/mmapkv/mmapkv/mmapfile"
 )
 
@@ -25,7 +26,12 @@ func (m *mapping) payload(off int64) ([]byte, bool) {
 }
 
 func (m *mapping) keyIs(off int64, key []byte) bool {
-	p, ok := crc.Payload(m.current.Load().Bytes(), off) // payload, inlined
+	log := m.current.Load().Bytes()
+	if off < int64(len(log)) {
+		// The value is wanted next: its cache misses go beside the key's.
+		prefetch.Behind(&log[off])
+	}
+	p, ok := crc.Payload(log, off) // payload, inlined
 	return ok && codec.HasKey(p, key)
 }
 

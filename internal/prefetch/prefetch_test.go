@@ -2,13 +2,17 @@ package prefetch
 
 import "testing"
 
-// Goal: a hint faults nowhere and changes nothing. Method: no address, and a word.
-func TestRead(t *testing.T) {
-	word := uint64(42)
-	for _, p := range []*uint64{nil, &word} {
-		Read(p)
+// Goal: a hint faults nowhere and changes nothing. Method: no address, and the last
+// words of an array.
+func TestHints(t *testing.T) {
+	words, bytes := [8]uint64{7: 42}, [64]byte{63: 42}
+	for range 1000 {
+		Read(nil)
+		Read(&words[7])
+		Behind(nil)
+		Behind(&bytes[63])
 	}
-	if word != 42 {
-		t.Errorf("the word is %d", word)
+	if words != [8]uint64{7: 42} || bytes != [64]byte{63: 42} {
+		t.Errorf("the memory is %v, %v", words, bytes)
 	}
 }
