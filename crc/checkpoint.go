@@ -157,9 +157,10 @@ func DecodeCheckpoint(b []byte) (c Checkpoint, err error) {
 	case le.Uint32(b[checkpointVersionOff:]) != CheckpointVersion:
 		return c, fmt.Errorf("%w: version %d, known is %d", ErrCheckpoint, le.Uint32(b[checkpointVersionOff:]), CheckpointVersion)
 	}
-	slots, count := int64(le.Uint32(b[checkpointSlotsOff:])), int(le.Uint32(b[checkpointCountOff:]))
-	if count < 1 || count > MaxSegments || slots < 1 || slots > 1<<16 || SlotsOff(count, count, uint32(slots)) > int64(len(b)) {
-		return c, fmt.Errorf("%w: %d segments of %d slots in %d bytes", ErrCheckpoint, count, slots, len(b))
+	slots, segments := le.Uint32(b[checkpointSlotsOff:]), le.Uint32(b[checkpointCountOff:])
+	count := int(min(segments, MaxSegments+1))
+	if count < 1 || count > MaxSegments || slots < 1 || slots > 1<<16 || SlotsOff(count, count, slots) > int64(len(b)) {
+		return c, fmt.Errorf("%w: %d segments of %d slots in %d bytes", ErrCheckpoint, segments, slots, len(b))
 	}
 	if le.Uint64(b[checkpointSumOff:]) != checkpointSum(b, count) {
 		return c, fmt.Errorf("%w: sum mismatch", ErrCheckpoint)
@@ -177,7 +178,7 @@ func DecodeCheckpoint(b []byte) (c Checkpoint, err error) {
 		Records:    int64(le.Uint64(b[checkpointRecordsOff:])),
 		Live:       int64(le.Uint64(b[checkpointLiveOff:])),
 		Mortal:     int64(le.Uint64(b[checkpointMortalOff:])),
-		SlotCount:  uint32(slots),
+		SlotCount:  slots,
 		Segments:   make([]CheckpointSegment, count),
 	}
 	copy(c.StoreID[:], b[checkpointStoreIDOff:])
