@@ -4,7 +4,7 @@ GO          ?= go
 ALL         := ./... ./cmd/kvtool/... ./tests/device/...
 STATICCHECK ?= $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 CROSS       := linux/arm64 darwin/arm64 freebsd/amd64 linux/386
-FUZZTIME    ?= 5000x
+FUZZTIME    ?= 3000x
 N           ?= 10
 
 # The benchmarks bring in the peers, which nothing else here is to be built with: so
