@@ -256,14 +256,22 @@ func checkReserved(t *testing.T, row layoutRow) {
 // Goal: the table of the mark is what the code writes. Method: as for the header.
 func TestFormatMark(t *testing.T) {
 	_, rows, _ := layouts(t)
-	fields := map[string]crc.Mark{"offset": {Off: -1}, "revision": {Revision: 1<<64 - 1}, "stamp": {Stamp: -1}}
-	zero := make([]byte, crc.MarkSize)
-	crc.EncodeMark(zero, crc.Mark{}, salt)
+	marks(t, rows, "sum", crc.MarkSize, crc.EncodeMark,
+		map[string]crc.Mark{"offset": {Off: -1}, "revision": {Revision: 1<<64 - 1}, "stamp": {Stamp: -1}})
+}
+
+// marks compares the table of a kind of mark with what encode writes: each of fields is a
+// mark in which that one is set, and the field called sum ends it.
+func marks[T any](t *testing.T, rows []layoutRow, sum string, size int, encode func([]byte, T, uint64), fields map[string]T) {
+	t.Helper()
+	var none T
+	zero := make([]byte, size)
+	encode(zero, none, salt)
 	for _, row := range rows {
-		if row.field == "sum" {
-			sum := xxhash.Sum64(binary.LittleEndian.AppendUint64(bytes.Clone(zero[:row.off]), salt))
-			if got := binary.LittleEndian.Uint64(zero[row.off:]); got != sum || row.off+row.size != crc.MarkSize {
-				t.Errorf("sum %#x at offset %d, want %#x", got, row.off, sum)
+		if row.field == sum {
+			want := xxhash.Sum64(binary.LittleEndian.AppendUint64(bytes.Clone(zero[:row.off]), salt))
+			if got := binary.LittleEndian.Uint64(zero[row.off:]); got != want || row.off+row.size != size {
+				t.Errorf("sum %#x at offset %d, want %#x", got, row.off, want)
 			}
 			continue
 		}
@@ -272,9 +280,9 @@ func TestFormatMark(t *testing.T) {
 			t.Errorf("no such field: %s", row.field)
 		}
 		delete(fields, row.field)
-		b := make([]byte, crc.MarkSize)
-		crc.EncodeMark(b, m, salt)
-		landing(t, row, zero, b, 24)
+		b := make([]byte, size)
+		encode(b, m, salt)
+		landing(t, row, zero, b, size-8)
 	}
 	if len(fields) != 0 {
 		t.Errorf("not in the table: %v", fields)
@@ -421,30 +429,8 @@ func TestFormatCheckpointRow(t *testing.T) {
 
 // Goal: the table of the close mark is what the code writes. Method: as for the mark.
 func TestFormatCloseMark(t *testing.T) {
-	rows := allLayouts(t)[5]
-	fields := map[string]crc.CloseMark{"length": {Length: -1}, "modified": {Modified: -1}}
-	zero := make([]byte, crc.CloseMarkSize)
-	crc.EncodeCloseMark(zero, crc.CloseMark{}, salt)
-	for _, row := range rows {
-		if row.field == "mark sum" {
-			sum := xxhash.Sum64(binary.LittleEndian.AppendUint64(bytes.Clone(zero[:row.off]), salt))
-			if got := binary.LittleEndian.Uint64(zero[row.off:]); got != sum || row.off+row.size != crc.CloseMarkSize {
-				t.Errorf("sum %#x at offset %d, want %#x", got, row.off, sum)
-			}
-			continue
-		}
-		m, ok := fields[row.field]
-		if !ok {
-			t.Errorf("no such field: %s", row.field)
-		}
-		delete(fields, row.field)
-		b := make([]byte, crc.CloseMarkSize)
-		crc.EncodeCloseMark(b, m, salt)
-		landing(t, row, zero, b, 16)
-	}
-	if len(fields) != 0 {
-		t.Errorf("not in the table: %v", fields)
-	}
+	marks(t, allLayouts(t)[5], "mark sum", crc.CloseMarkSize, crc.EncodeCloseMark,
+		map[string]crc.CloseMark{"length": {Length: -1}, "modified": {Modified: -1}})
 }
 
 // Goal: the table of the record is what the code writes. Method: a record with a known payload and flags, looked up row by row.

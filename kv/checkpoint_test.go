@@ -91,22 +91,14 @@ func takeCheckpoint(t testing.TB, s *Store) {
 }
 
 // stillDisk is an imageDisk that syncs nothing, for those who open very many files.
-type stillDisk struct{ imageDisk }
+type stillDisk struct{ wrapDisk }
+
+var still = stillDisk{wrapDisk{imageDisk, func(f file) file { return stillFile{f} }}}
 
 type stillFile struct{ file }
 
 func (stillFile) Sync(_, _ int64) error { return nil }
 func (stillFile) SyncFile() error       { return nil }
-
-func (d stillDisk) Open(path string, mode mmapfile.Mode) (file, error) {
-	f, err := d.imageDisk.Open(path, mode)
-	return stillFile{f}, err
-}
-
-func (d stillDisk) Create(path string, perm fs.FileMode, size int64) (file, error) {
-	f, err := d.imageDisk.Create(path, perm, size)
-	return stillFile{f}, err
-}
 
 func (stillDisk) OpenDir(string) (directory, error) {
 	return heldDir{func() error { return nil }}, nil
@@ -115,7 +107,7 @@ func (stillDisk) OpenDir(string) (directory, error) {
 // openStill opens the store at path. No checkpoint is taken, nor anything verified, in
 // the background.
 func openStill(path string, readOnly bool) (*Store, error) {
-	s, err := openOn(stillDisk{}, path, &Options{ReadOnly: readOnly, Durability: SyncManual, SyncEvery: time.Hour, CompactAt: -1, CheckpointBytes: 1})
+	s, err := openOn(still, path, &Options{ReadOnly: readOnly, Durability: SyncManual, SyncEvery: time.Hour, CompactAt: -1, CheckpointBytes: 1})
 	if err == nil {
 		s.checkpointing.Store(true)
 	}

@@ -909,7 +909,7 @@ func (r *powerRun) check(img image, dead bool) (*storeState, error) {
 	for i, way := range ways {
 		opts := r.opts
 		opts.ReadOnly = dead && i == 0
-		s, err := openOn(imageDisk{}, path, &opts)
+		s, err := openOn(imageDisk, path, &opts)
 		if err != nil {
 			return nil, fmt.Errorf("opened %s: %w", way, err)
 		}

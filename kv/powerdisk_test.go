@@ -345,22 +345,28 @@ func identityOf(b []byte) mmapfile.Identity {
 	return mmapfile.Identity{Inode: 1, Length: int64(len(b)), Modified: int64(xxhash.Sum64(b))}
 }
 
+// wrapDisk is a disk whose files are wrapped.
+type wrapDisk struct {
+	disk
+	wrap func(file) file
+}
+
+func (d wrapDisk) Open(path string, mode mmapfile.Mode) (file, error) {
+	f, err := d.disk.Open(path, mode)
+	return d.wrap(f), err
+}
+
+func (d wrapDisk) Create(path string, perm fs.FileMode, size int64) (file, error) {
+	f, err := d.disk.Create(path, perm, size)
+	return d.wrap(f), err
+}
+
 // imageDisk is the operating system's, with files that are those of a powerDisk.
-type imageDisk struct{ osDisk }
+var imageDisk = wrapDisk{osDisk{}, func(f file) file { return imageFile{f} }}
 
 type imageFile struct{ file }
 
 func (f imageFile) Identity() (mmapfile.Identity, error) { return identityOf(f.Mapping().Bytes()), nil }
-
-func (d imageDisk) Open(path string, mode mmapfile.Mode) (file, error) {
-	f, err := d.osDisk.Open(path, mode)
-	return imageFile{f}, err
-}
-
-func (d imageDisk) Create(path string, perm fs.FileMode, size int64) (file, error) {
-	f, err := d.osDisk.Create(path, perm, size)
-	return imageFile{f}, err
-}
 
 // image is what a power cut left: the directory's files.
 type image map[string][]byte

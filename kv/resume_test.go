@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"math"
 	"math/big"
@@ -26,7 +25,7 @@ import (
 )
 
 // copiedDisk is the operating system's, on which the copy of a file is the file itself.
-type copiedDisk struct{ osDisk }
+var copiedDisk = wrapDisk{osDisk{}, func(f file) file { return copiedFile{f} }}
 
 type copiedFile struct{ file }
 
@@ -34,16 +33,6 @@ func (f copiedFile) Identity() (mmapfile.Identity, error) {
 	id, err := f.file.Identity()
 	id.Inode = 1
 	return id, err
-}
-
-func (d copiedDisk) Open(path string, mode mmapfile.Mode) (file, error) {
-	f, err := d.osDisk.Open(path, mode)
-	return copiedFile{f}, err
-}
-
-func (d copiedDisk) Create(path string, perm fs.FileMode, size int64) (file, error) {
-	f, err := d.osDisk.Create(path, perm, size)
-	return copiedFile{f}, err
 }
 
 // atlas is a closed store of many segments, and what its checkpoint says of them.
@@ -59,7 +48,7 @@ type atlas struct {
 func atlasOf(t *testing.T, keys int) *atlas {
 	t.Helper()
 	a := &atlas{path: filepath.Join(t.TempDir(), "store"), want: contents{}}
-	s, err := openOn(copiedDisk{}, a.path, &Options{Durability: SyncManual, CheckpointBytes: 1, CompactAt: -1})
+	s, err := openOn(copiedDisk, a.path, &Options{Durability: SyncManual, CheckpointBytes: 1, CompactAt: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,13 +128,23 @@ func (a *atlas) copyTo(t *testing.T, segments []int) (path string) {
 // open opens a copy by its checkpoint. Nothing is loaded or verified in the background.
 func (a *atlas) open(t *testing.T, path string, readOnly bool) *Store {
 	t.Helper()
-	s, err := openOn(copiedDisk{}, path, &Options{ReadOnly: readOnly, Durability: SyncManual, SyncEvery: time.Hour, CheckpointBytes: 1, CompactAt: -1})
+	s := openCopied(t, path, &Options{ReadOnly: readOnly, SyncEvery: time.Hour})
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// openCopied opens a copy, whose checkpoint must be taken, with more options: one that
+// takes no other beside the test.
+func openCopied(t *testing.T, path string, opts *Options) *Store {
+	t.Helper()
+	opts.Durability, opts.CheckpointBytes, opts.CompactAt = SyncManual, 1, -1
+	s, err := openOn(copiedDisk, path, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
 	s.checkpointing.Store(true)
 	if !byCheckpoint(s) {
+		s.Close()
 		t.Fatal("not opened by its checkpoint")
 	}
 	return s
@@ -526,14 +525,8 @@ func TestUnseenDamage(t *testing.T) {
 					harmUnseen(t, path, rec.Off+int64(at), flip, 1)
 
 					w := &witness{}
-					opts := w.options()
-					opts.Durability, opts.CheckpointBytes, opts.CompactAt = SyncManual, 1, -1
-					s, err := openOn(copiedDisk{}, path, opts)
-					if err != nil || !byCheckpoint(s) {
-						t.Fatalf("by the checkpoint: %v", err)
-					}
+					s = openCopied(t, path, w.options())
 					defer s.Close()
-					s.checkpointing.Store(true)
 					g := s.gen.Load()
 					covered := g.unverified.Load()
 					readAll := func() {
@@ -588,7 +581,7 @@ func TestUnseenDamage(t *testing.T) {
 					if err := errors.Join(s.poisoned(), s.Sync(), s.Close()); err != nil {
 						t.Error(err)
 					}
-					if _, err := openOn(copiedDisk{}, path, nil); !errors.Is(err, ErrCorrupt) && !strings.Contains(part.name, "flags") {
+					if _, err := openOn(copiedDisk, path, nil); !errors.Is(err, ErrCorrupt) && !strings.Contains(part.name, "flags") {
 						t.Errorf("opened again: %v", err)
 					}
 				})
@@ -609,14 +602,8 @@ func TestLostSegments(t *testing.T) {
 		path, want := a.copyTo(t, lost), maps.Clone(a.want)
 		harmUnseen(t, path, crc.HeaderSize+40_000, flip, 1)
 		w := &witness{}
-		opts := w.options()
-		opts.Durability, opts.CheckpointBytes, opts.CompactAt = SyncManual, 1, -1
-		s, err := openOn(copiedDisk{}, path, opts)
-		if err != nil || !byCheckpoint(s) {
-			t.Fatalf("by the checkpoint: %v", err)
-		}
+		s := openCopied(t, path, w.options())
 		defer s.Close()
-		s.checkpointing.Store(true)
 		if background {
 			s.loadRest(s.gen.Load())
 			s.verifyRest(s.gen.Load())
@@ -689,7 +676,7 @@ func TestLostSegments(t *testing.T) {
 		if err := errors.Join(s.poisoned(), s.Sync(), s.Close()); err != nil {
 			t.Error(err)
 		}
-		if _, err := openOn(copiedDisk{}, path, nil); !errors.Is(err, ErrCorrupt) {
+		if _, err := openOn(copiedDisk, path, nil); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("opened again: %v", err)
 		}
 	}
@@ -712,7 +699,7 @@ func TestLogTouched(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 {
-			if _, err := openOn(copiedDisk{}, path, &Options{ReadOnly: readOnly}); !errors.Is(err, ErrCorrupt) {
+			if _, err := openOn(copiedDisk, path, &Options{ReadOnly: readOnly}); !errors.Is(err, ErrCorrupt) {
 				t.Errorf("read-only %v: damaged, it opens: %v", readOnly, err)
 			}
 		}
@@ -726,7 +713,7 @@ func TestLogTouched(t *testing.T) {
 			if err := touch(); err != nil {
 				t.Fatal(err)
 			}
-			s, err := openOn(copiedDisk{}, path, &Options{ReadOnly: readOnly})
+			s, err := openOn(copiedDisk, path, &Options{ReadOnly: readOnly})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -98,9 +98,11 @@ func openOn(d disk, path string, opts *Options) (*Store, error) {
 		return nil, wrapError("open", path, 0, fmt.Errorf("Options.Shared: %w", errors.ErrUnsupported))
 	}
 	resolved, err := resolve(path)
-	if err == nil && !o.ReadOnly && (strings.HasSuffix(resolved, nextSuffix) || strings.HasSuffix(resolved, indexSuffix) || strings.HasSuffix(resolved, newIndexSuffix)) {
-		// Another store's holder would take it for its own, and remove it.
-		err = fmt.Errorf("%w: names that end with %q are not for stores", fs.ErrInvalid, filepath.Base(resolved)[strings.LastIndex(filepath.Base(resolved), ownSuffix):])
+	for _, suffix := range []string{nextSuffix, indexSuffix, newIndexSuffix} {
+		if err == nil && !o.ReadOnly && strings.HasSuffix(resolved, suffix) {
+			// Another store's holder would take it for its own, and remove it.
+			err = fmt.Errorf("%w: names that end with %q are not for stores", fs.ErrInvalid, suffix)
+		}
 	}
 	if err != nil {
 		return nil, wrapError("open", path, 0, err)
