@@ -8,6 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// forgetFrom is the length of a Sync from which its pages are taken out of the page
+// table before.
+const forgetFrom = 64 << 10
+
 // Sync makes the bytes [off, off+n) durable, whoever wrote them, through whatever
 // mapping or WriteAt: it writes exactly the dirty ones of the pages that hold
 // them and then has the device flush its cache. It waits for that without
@@ -27,6 +31,9 @@ func (f *File) Sync(off, n int64) error {
 	}
 	err := f.withFD("msync", func(fd int) error {
 		pages := m.slice(pageFloor(off), pageCeil(off+n))
+		if n >= forgetFrom {
+			forget(m.slice(pageCeil(off), pageFloor(off+n)))
+		}
 		if err := ignoringEINTR(func() error { return unix.Msync(pages, unix.MS_SYNC) }); err != nil {
 			return pathError("msync", f.path, err)
 		}

@@ -16,6 +16,9 @@ func flushAfterMsync(fd int) error { return fullSync(fd) }
 // populate: there is no call for it.
 func populate([]byte, bool) bool { return false }
 
+// forget: what msync costs other processors there has not been measured.
+func forget([]byte) {}
+
 // adviseHuge: there is no advice for it, and FreeBSD promotes aligned memory by
 // itself.
 func adviseHuge([]byte) {}

@@ -58,6 +58,12 @@ var knowsPopulate = sync.OnceValue(func() bool {
 	return unix.Madvise(unsafe.Slice((*byte)(s.base), pageSize), unix.MADV_POPULATE_WRITE) == nil
 })
 
+// forget takes the pages of a shared file mapping out of the page table, all at once;
+// the page cache has them as before, and the next to look at one maps it again. Else
+// the kernel, which write-protects each page that it writes back, interrupts
+// every processor that runs this program, page by page: a writer pays for it.
+func forget(b []byte) { _ = unix.Madvise(b, unix.MADV_DONTNEED) }
+
 func adviseHuge(b []byte) { _ = unix.Madvise(b, unix.MADV_HUGEPAGE) }
 
 // fileSystems are the kinds by the number that statfs tells. A remote one does not

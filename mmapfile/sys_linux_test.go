@@ -175,6 +175,44 @@ func TestPopulateBringsIn(t *testing.T) {
 	}
 }
 
+// Goal: a long Sync takes its pages out of the page table, but for those that it
+// covers in part, and they keep their bytes, on the device too; a short one leaves all
+// as it is. Method: count the pages that are in, and look beneath a file system.
+func TestSyncForgets(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		off, n  int64
+		forgets bool
+	}{
+		{"short", 3 * pageSize, forgetFrom - 1, false},
+		{"long", 3*pageSize + 8, forgetFrom + 2*pageSize, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := loopfs.Mount(t, "ext4", 16<<20)
+			path := filepath.Join(dir, "f")
+			f, err := Create(path, 0o600, 1<<20)
+			must(t, err)
+			defer f.Close()
+			fill(f.Mapping().Bytes(), 0)
+			before := rss(t, path)
+			must(t, f.Sync(c.off, c.n))
+			want := before
+			if c.forgets {
+				want -= pageFloor(c.off+c.n) - pageCeil(c.off)
+			}
+			if in := rss(t, path); in != want {
+				t.Errorf("%d bytes are in, want %d of %d", in, want, before)
+			}
+			device, err := os.ReadFile(loopfs.Image(dir))
+			must(t, err)
+			if !bytes.Contains(device, f.Mapping().Bytes()[c.off:c.off+c.n]) {
+				t.Error("what was synced is not on the device")
+			}
+			checkFilled(t, f.Mapping().Bytes(), 1<<20/pageSize)
+		})
+	}
+}
+
 // Goal: on a full disk Grow and Create fail and change nothing; with space again
 // they work. Method: small file systems with and without allocation (ext2 has no
 // fallocate), filled by another file.
