@@ -31,7 +31,7 @@ var faultKinds = []faultKind{
 	{"OpenDir", "open", []syscall.Errno{syscall.EIO, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM}, false},
 	{"SyncDir", "fsync", []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EROFS}, true},
 	{"Grow", "fallocate", []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.ENOMEM, syscall.EROFS}, false},
-	{"Refresh", "fstat", []syscall.Errno{syscall.EIO, syscall.ENOMEM}, false},
+	{"Refresh", "lseek", []syscall.Errno{syscall.EIO, syscall.ENOMEM}, false},
 	{"Truncate", "ftruncate", []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EROFS}, true},
 	{"Sync", "msync", []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT}, true},
 	{"SyncFile", "fsync", []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT}, true},

@@ -25,17 +25,17 @@ func (f *File) Grow(size int64) error {
 		return pathError(allocateCall, f.path, ErrReadOnly)
 	}
 	return f.withFD(allocateCall, func(fd int) error {
-		st, err := f.fstat(fd)
+		now, err := f.length(fd)
 		if err != nil {
 			return err
 		}
-		if st.Size < f.size.Load() {
+		if now < f.size.Load() {
 			return pathError(allocateCall, f.path, ErrShrunk)
 		}
-		if size <= st.Size {
-			return f.follow(fd, st.Size)
+		if size <= now {
+			return f.follow(fd, now)
 		}
-		if err = allocate(fd, st.Size, size); err != nil {
+		if err = allocate(fd, now, size); err != nil {
 			err = pathError(allocateCall, f.path, err)
 		} else {
 			err = f.follow(fd, size)
@@ -44,7 +44,7 @@ func (f *File) Grow(size int64) error {
 			return nil
 		}
 		// ext4 keeps what it had allocated when it ran out of space.
-		if undo := f.ftruncate(fd, st.Size); undo != nil {
+		if undo := f.ftruncate(fd, now); undo != nil {
 			err = errors.Join(err, undo)
 		}
 		return err
@@ -58,12 +58,12 @@ func (f *File) Grow(size int64) error {
 func (f *File) Refresh() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.withFD("fstat", func(fd int) error {
-		st, err := f.fstat(fd)
+	return f.withFD("lseek", func(fd int) error {
+		size, err := f.length(fd)
 		if err != nil {
 			return err
 		}
-		return f.follow(fd, st.Size)
+		return f.follow(fd, size)
 	})
 }
 
@@ -78,11 +78,11 @@ func (f *File) Truncate(size int64) error {
 		return pathError("ftruncate", f.path, ErrReadOnly)
 	}
 	return f.withFD("ftruncate", func(fd int) error {
-		st, err := f.fstat(fd)
+		now, err := f.length(fd)
 		if err != nil {
 			return err
 		}
-		if size < 0 || size > st.Size {
+		if size < 0 || size > now {
 			return pathError("ftruncate", f.path, ErrRange)
 		}
 		if err := f.ftruncate(fd, size); err != nil {

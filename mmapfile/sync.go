@@ -41,8 +41,8 @@ func (f *File) Sync(off, n int64) error {
 			return pathError("fcntl", f.path, err)
 		}
 		// After the msync, for that returns nil over pages which are no more.
-		st, err := f.fstat(fd)
-		if err == nil && st.Size < off+n {
+		size, err := f.length(fd)
+		if err == nil && size < off+n {
 			err = pathError("msync", f.path, ErrShrunk)
 		}
 		return err
