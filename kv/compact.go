@@ -110,9 +110,10 @@ type compaction struct {
 	revision uint64 // of the last of them
 	boundary int64  // end of the old log when the compaction began
 
-	buf     []byte // records to be written at off
-	off     int64  // end of what has been written of the next log
-	dirty   int64  // bytes of it that were not synced
+	buf     []byte     // records to be written at off
+	off     int64      // end of what has been written of the next log
+	dirty   int64      // bytes of it that no sync was begun for
+	syncing chan error // gets the result of the sync that is under way; nil: none is
 	entered []intakeRecord
 
 	paced    bool  // writers go on, and what is written is synced on the way
@@ -166,6 +167,7 @@ func (c *compaction) create(revision uint64, live int64) error {
 
 // abandon removes what was written.
 func (c *compaction) abandon() {
+	_ = c.awaitSync() // nobody wants it any more
 	if c.next != nil {
 		c.next.file.Close()
 		c.s.disk.Remove(c.temp)
@@ -214,7 +216,7 @@ func (c *compaction) pace(off int64) error {
 	may := float64(c.old.live.Load()) / 4 * min(1, float64(off)/float64(c.boundary))
 	if c.insist || c.old.end.Load()-c.boundary > max(compactAppend, int64(may)) {
 		if c.dirty >= compactHold {
-			if err := c.sync(); err != nil { // not while they wait
+			if err := c.startSync(); err != nil {
 				return err
 			}
 		}
@@ -232,23 +234,42 @@ func (c *compaction) release() {
 	}
 }
 
-// wrote notes n bytes more of the next file. A sync waits for what is dirty: it shall
-// not be much when writers wait for it.
+// wrote notes n bytes more of the next file. While writers wait, no sync is waited for.
 func (c *compaction) wrote(n int64) error {
 	c.off += n
 	c.dirty += n
-	limit := int64(compactDirty)
-	if c.held {
-		limit = compactHold
-	}
-	if !c.paced || c.dirty < limit {
+	if !c.paced || c.held || c.dirty < compactDirty {
 		return nil
 	}
-	return c.sync()
+	return c.startSync()
+}
+
+// startSync has what was written of the next file synced while the copying goes on,
+// once the sync before it has ended.
+func (c *compaction) startSync() error {
+	if err := c.awaitSync(); err != nil {
+		return err
+	}
+	c.dirty = 0
+	c.syncing = make(chan error, 1)
+	go func() { c.syncing <- c.next.file.SyncFile() }()
+	return nil
+}
+
+// awaitSync waits for the sync that is under way.
+func (c *compaction) awaitSync() (err error) {
+	if c.syncing != nil {
+		err = <-c.syncing
+		c.syncing = nil
+	}
+	return err
 }
 
 // sync syncs what has been written of the next file.
 func (c *compaction) sync() error {
+	if err := c.awaitSync(); err != nil {
+		return err
+	}
 	c.dirty = 0
 	return c.next.file.SyncFile()
 }

