@@ -328,6 +328,32 @@ func Value(p []byte) (value []byte, expiry int64, ok bool) {
 	return nil, 0, false
 }
 
+// KeyValue returns what Key and Value return, and whether both have something. It is faster than they are for the entry of a short key with
+// a short value that never expires: where the fields lie is not computed but foretold by the processor, as it is the same in most entries.
+func KeyValue(p []byte) (key, value []byte, expiry int64, ok bool) {
+	if len(p) >= 2 && p[0] == tagKey && p[1] < 0x80 {
+		if end := 2 + int(p[1]); len(p)-end >= 18 {
+			rest := (*[18]byte)(p[end:])
+			last := 1 // byte of the revision
+			for last < 8 && rest[last] >= 0x80 {
+				last++
+			}
+			// From 1978 to 3058 the time takes five bytes.
+			if rest[0] == tagRevision && rest[last] < 0x80 && rest[last+1] == tagWritten &&
+				binary.LittleEndian.Uint64(rest[last+2:])&0x8080808080 == 0x80808080 && rest[last+7] == tagValue {
+				at, n := end+last+9, int(rest[last+8])
+				if n < 0x80 && n == len(p)-at {
+					return p[2:end:end], p[at:len(p):len(p)], 0, true
+				}
+			}
+		}
+	}
+	if key, ok = Key(p); ok {
+		value, expiry, ok = Value(p)
+	}
+	return key, value, expiry, ok
+}
+
 // rareValue is Value for an entry with a kind, an unknown field, or a tag in more than one byte, which Decode knows to read.
 func rareValue(p []byte) (value []byte, expiry int64, ok bool) {
 	e, err := Decode(p)

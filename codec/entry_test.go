@@ -121,6 +121,7 @@ func checkShortcuts(t *testing.T, p []byte, e *codec.Entry) {
 	}
 	checkHasKey(t, p, e.Key)
 	value, expiry, ok := codec.Value(p)
+	checkKeyValue(t, p)
 	if e.Kind == codec.Delete {
 		if ok {
 			t.Errorf("Value(%x) = %q of a delete", p, value)
@@ -132,6 +133,17 @@ func checkShortcuts(t *testing.T, p []byte, e *codec.Entry) {
 	}
 	if cap(value) != len(value) {
 		t.Errorf("Value(%x): the capacity goes on beyond the value", p)
+	}
+}
+
+// checkKeyValue fails the test unless KeyValue says of p what Key and Value say.
+func checkKeyValue(t *testing.T, p []byte) {
+	t.Helper()
+	wantKey, there := codec.Key(p)
+	wantValue, wantExpiry, isPut := codec.Value(p)
+	key, value, expiry, ok := codec.KeyValue(p)
+	if ok != (there && isPut) || ok && (!bytes.Equal(key, wantKey) || !bytes.Equal(value, wantValue) || expiry != wantExpiry || cap(key) != len(key) || cap(value) != len(value)) {
+		t.Errorf("KeyValue(%x) = %q, %q, %d, %v, want %q, %q, %d, %v", p, key, value, expiry, ok, wantKey, wantValue, wantExpiry, there && isPut)
 	}
 }
 
@@ -247,7 +259,7 @@ func TestDecodeRefuses(t *testing.T) {
 			}
 			key, _ := codec.Key(p)
 			checkHasKey(t, p, key)
-			codec.Value(p)
+			checkKeyValue(t, p)
 		})
 	}
 }
@@ -357,6 +369,7 @@ func TestAllocs(t *testing.T) {
 		"HasKey":       func() { codec.HasKey(put, e.Key) },
 		"Value":        func() { codec.Value(put) },
 		"Value absent": func() { codec.Value(del) },
+		"KeyValue":     func() { codec.KeyValue(put) },
 	} {
 		if n := testing.AllocsPerRun(100, f); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
@@ -393,7 +406,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, p []byte) {
 		key, _ := codec.Key(p)
 		checkHasKey(t, p, key)
-		codec.Value(p)
+		checkKeyValue(t, p)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		e, err := codec.Decode(p)
@@ -447,4 +460,30 @@ func FuzzAppend(f *testing.F) {
 		}
 		checkShortcuts(t, p, &e)
 	})
+}
+
+// Goal: KeyValue is right where it takes the short way, and where it just does not. Method: revisions and times of every length, values about
+// the lengths at which ways part; each byte of the result changed, and each end cut off.
+func TestKeyValue(t *testing.T) {
+	for revision := uint64(1); revision != 0; revision <<= 7 {
+		for _, written := range []int64{0, 1, 1<<28 - 1, 1 << 28, 1<<35 - 1, 1 << 35, math.MaxInt64} {
+			for _, n := range []int{0, 1, 5, 8, 20, 127, 128, 300} {
+				e := codec.Entry{Key: []byte("key"), Revision: revision, Written: written, Value: bytes.Repeat([]byte{0xA5}, n)}
+				p := codec.Append(nil, &e)
+				key, value, expiry, ok := codec.KeyValue(p)
+				if !ok || !bytes.Equal(key, e.Key) || !bytes.Equal(value, e.Value) || expiry != 0 {
+					t.Errorf("KeyValue of %+v = %q, %x, %d, %v", e, key, value, expiry, ok)
+				}
+				for i := range min(len(p), 40) {
+					checkKeyValue(t, p[:i])
+					for _, b := range []byte{0, 1, 0x7f, 0x80, 0xff, p[i] ^ 0x80, p[i] + 1, p[i] - 1} {
+						was := p[i]
+						p[i] = b
+						checkKeyValue(t, p)
+						p[i] = was
+					}
+				}
+			}
+		}
+	}
 }

@@ -51,7 +51,7 @@ func (c *cursor) at(snap *snapshot) *cursor {
 		}
 		return 0
 	}
-	c.home = func(h uint64) int { return int(snap.home(h)) }
+	c.home = func(h uint64) int { return int(snap.t.home(snap.dir[h>>snap.t.shift], h)) }
 	return c
 }
 

@@ -135,9 +135,14 @@ func (hr *hasher) sum(key []byte) uint64 {
 	if hr.useOwn {
 		return skew(maphash.Bytes(hr.own, key))
 	}
+	return hr.mix(xxhash.Sum64(key))
+}
+
+// mix returns what sum does for a key with that XXH64.
+func (hr *hasher) mix(h uint64) uint64 {
 	// One multiplication spreads the seed over all bits; that crafted keys may
 	// collide all the same is what index.over is for.
-	hi, lo := bits.Mul64(xxhash.Sum64(key)^hr.stored, 0x9E3779B97F4A7C15)
+	hi, lo := bits.Mul64(h^hr.stored, 0x9E3779B97F4A7C15)
 	return skew(hi ^ lo)
 }
 
@@ -173,6 +178,14 @@ func (t *table) slots(entry uint64) []uint64 {
 	id := segmentID(entry)
 	base := int(id%chunkSegments) << segmentBits
 	return t.chunks[id/chunkSegments].words[base : base+int(t.mask+1)*bucketSlots]
+}
+
+// home returns a word of the home bucket of h in the segment of a directory entry: to
+// touch it.
+func (t *table) home(entry, h uint64) uint64 {
+	id := segmentID(entry)
+	base := int(id%chunkSegments) << segmentBits
+	return atomic.LoadUint64(&t.chunks[id/chunkSegments].words[base+int(h&t.mask)*bucketSlots])
 }
 
 // find returns the offset of the record with key, whose hash is h, or 0; or, where

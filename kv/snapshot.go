@@ -2,6 +2,7 @@ package kv
 
 import (
 	"fmt"
+	"iter"
 	"math/bits"
 	"slices"
 	"sync/atomic"
@@ -91,6 +92,21 @@ func (s *snapshot) find(h uint64, key []byte) int64 {
 		return s.over.find(s.over.ix.hash.sum(key), key)
 	}
 	return 0
+}
+
+// slots yields the slots of each segment, overflow included, in the order of their
+// hashes.
+func (s *snapshot) slots() iter.Seq[[]uint64] {
+	return func(yield func([]uint64) bool) {
+		for at := s; at != nil; at = at.over {
+			for i, entry := range at.dir {
+				// The entries that share a segment lie side by side.
+				if (i == 0 || segmentID(entry) != segmentID(at.dir[i-1])) && !yield(at.t.slots(entry)) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // segments returns a row for each segment, in the order of their hashes, with its
