@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/mmapkv/mmapkv/codec"
@@ -28,6 +29,7 @@ const (
 	compactAppend = 16 << 20  // bytes that writers may always append meanwhile
 	compactHold   = 1 << 20   // bytes dealt with at a time while writers wait
 	compactDirty  = 8 << 20   // bytes written and not synced yet, while no writer waits
+	compactLookup = 8         // records of so much of the index's bytes are looked up one by one, sooner than go through it
 	compactGC     = 16 << 20  // length of a replaced file that is worth a garbage collection
 )
 
@@ -115,6 +117,7 @@ type compaction struct {
 	dirty   int64      // bytes of it that no sync was begun for
 	syncing chan error // gets the result of the sync that is under way; nil: none is
 	entered []intakeRecord
+	fresh   bool // what is entered is of keys that the next index does not have
 
 	paced    bool  // writers go on, and what is written is synced on the way
 	insist   bool  // writers are held up however little they append
@@ -128,7 +131,7 @@ func (c *compaction) run() error {
 	}
 	c.temp = c.s.path + nextSuffix
 	c.s.disk.Remove(c.temp)
-	c.from, c.boundary = crc.HeaderSize, c.old.end.Load()
+	c.from = crc.HeaderSize
 	if !c.empty {
 		if err := c.copyMost(); err != nil {
 			c.abandon()
@@ -176,7 +179,14 @@ func (c *compaction) abandon() {
 
 // copyMost copies the live records while writers go on, until little is left.
 func (c *compaction) copyMost() error {
-	if err := c.create(c.old.revision.Load(), c.old.live.Load()); err != nil {
+	v, err := c.old.view()
+	if err != nil {
+		return err
+	}
+	defer v.snap.release()
+	// The next generation begins with the revision of the view: a tombstone up to there is
+	// left behind, but not what it did to the revision.
+	if err := c.create(v.revision, v.live); err != nil {
 		return err
 	}
 	c.paced = true
@@ -184,20 +194,38 @@ func (c *compaction) copyMost() error {
 		c.release()
 		c.paced = false
 	}()
-	for turn := range 2 * compactTurns {
-		c.insist = turn >= compactTurns
-		if err := c.copyTo(c.old.end.Load()); err != nil {
-			return err
-		}
+	c.boundary, c.fresh = v.end, true
+	if err := c.copyView(v); err != nil {
+		return err
+	}
+	c.fresh = false
+	for turn := 1; ; turn++ {
 		// What is synced now need not be under the lock.
 		if err := c.sync(); err != nil {
 			return err
 		}
-		if c.old.end.Load()-c.from <= compactLast {
-			break
+		left := c.old.end.Load() - c.from
+		if left <= compactLast || turn == 2*compactTurns {
+			return nil
+		}
+		c.insist = turn >= compactTurns
+		if err := c.catchUp(left); err != nil {
+			return err
 		}
 	}
-	return nil
+}
+
+// catchUp deals with the records that writers appended, of so many bytes.
+func (c *compaction) catchUp(left int64) error {
+	if left < c.old.index.bytes()/compactLookup {
+		return c.copyTo(c.old.end.Load())
+	}
+	v, err := c.old.view()
+	if err != nil {
+		return err
+	}
+	defer v.snap.release()
+	return c.copyView(v)
 }
 
 // pace holds the writers up while the records behind off are dealt with, if they
@@ -274,11 +302,97 @@ func (c *compaction) sync() error {
 	return c.next.file.SyncFile()
 }
 
-// copyTo deals with the records of the old log up to end: it copies those that
-// are current now, for whatever replaces them lies further on. Tombstones and
-// expired entries are left behind, but for those since the compaction began: they
-// may replace what has been copied. A transaction loses its marks, as the whole
-// next log shows at once.
+// copyView deals with the records of v that nothing has been done about yet: it copies
+// those that are current, in the order of the log, and does not look at dead ones. Of what
+// was there when the compaction began, tombstones and expired entries are left behind;
+// later ones are copied, for they may replace what has been copied. A transaction loses
+// its marks, as the whole next log shows at once.
+func (c *compaction) copyView(v *view) (err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(c.old.mapped, &err)
+	var tombstones []int64
+	if !c.fresh {
+		if tombstones, err = c.tombstones(v.end); err != nil {
+			return err
+		}
+	}
+	progress := c.s.newProgress("compact", v.end)
+	walk := newLiveWalk(v, nil, false)
+	walk.start, walk.thorough = c.from, true
+	for entries := range walk.batches() {
+		if err := c.ended(); err != nil {
+			return err
+		}
+		for i := range entries {
+			e := &entries[i]
+			if c.fresh && c.s.clock.expired(e.expiry) {
+				continue
+			}
+			if tombstones, err = c.copyTombstones(tombstones, e.off); err != nil {
+				return err
+			}
+			p, _ := c.old.log.payload(e.off)
+			if err := c.copyRecord(p, intakeRecord{key: e.key, kind: codec.Put, mortal: e.expiry != 0}); err != nil {
+				return err
+			}
+		}
+		progress.at(walk.off)
+		if err := c.pace(walk.off); err != nil {
+			return err
+		}
+	}
+	if walk.err != nil {
+		return c.s.wrapRecord("compact", c.old, walk.off, walk.err)
+	}
+	if _, err = c.copyTombstones(tombstones, v.end); err != nil {
+		return err
+	}
+	c.from, c.revision = v.end, v.revision
+	return c.flush()
+}
+
+// tombstones returns the offsets of those that nothing has been done about yet, up to end.
+func (c *compaction) tombstones(end int64) (offs []int64, err error) {
+	scan := newScanner(c.old, c.old.bytes()[:end])
+	scan.off, scan.revision, scan.trusted = c.from, c.revision, true
+	for scan.off < end {
+		r, err := scan.next()
+		if err != nil {
+			return nil, c.s.wrapRecord("compact", c.old, scan.off, err)
+		}
+		if r.entry.Kind == codec.Delete {
+			offs = append(offs, r.off)
+		}
+	}
+	return offs, nil
+}
+
+// copyTombstones copies those before end, and returns the rest.
+func (c *compaction) copyTombstones(offs []int64, end int64) (rest []int64, err error) {
+	for len(offs) > 0 && offs[0] < end {
+		rec, err := crc.Verify(c.old.bytes(), offs[0], c.old.header.Salt)
+		if err != nil {
+			return nil, c.s.wrapRecord("compact", c.old, offs[0], err)
+		}
+		key, _ := codec.Key(rec.Payload)
+		if err := c.copyRecord(rec.Payload, intakeRecord{key: key, kind: codec.Delete}); err != nil {
+			return nil, err
+		}
+		offs = offs[1:]
+	}
+	return offs, nil
+}
+
+// ended returns why the compaction is to go no further.
+func (c *compaction) ended() error {
+	if c.s.closing.Err() != nil {
+		return ErrClosed
+	}
+	return c.ctx.Err()
+}
+
+// copyTo is copyView up to end, of what is current when it comes to it: whatever replaces
+// that lies further on. It looks each record up, so that it is for few.
 func (c *compaction) copyTo(end int64) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(c.old.mapped, &err)
@@ -294,22 +408,19 @@ func (c *compaction) copyTo(end int64) (err error) {
 		if len(items) == 0 {
 			break
 		}
-		switch {
-		case c.s.closing.Err() != nil:
-			return ErrClosed
-		case c.ctx.Err() != nil:
-			return c.ctx.Err()
+		if err := c.ended(); err != nil {
+			return err
 		}
 		for i := range items {
 			it := &items[i]
 			if it.current < 0 {
 				return c.s.wrapRecord("compact", c.old, it.off, errChanged)
 			}
-			gone := it.entry.Kind == codec.Delete || c.s.clock.expired(it.entry.Expiry)
-			if gone && it.off < c.boundary || !gone && !it.live() {
+			e := &it.entry
+			if !it.live() && e.Kind != codec.Delete && !c.s.clock.expired(e.Expiry) {
 				continue
 			}
-			if err := c.copyRecord(it); err != nil {
+			if err := c.copyRecord(it.payload, intakeRecord{key: e.Key, kind: e.Kind, mortal: e.Expiry != 0}); err != nil {
 				return err
 			}
 		}
@@ -322,43 +433,45 @@ func (c *compaction) copyTo(end int64) (err error) {
 	return c.flush()
 }
 
-// copyRecord appends the record of it, sealed for its new place. The payload is
-// copied as it is, fields that a later version wrote included.
-func (c *compaction) copyRecord(it *item) error {
-	if int64(len(c.buf))+it.size > compactBuf {
+// copyRecord appends a record with payload p, sealed for its new place, and notes what the
+// next index wants to know of it. The payload is copied as it is, fields that a later
+// version wrote included.
+func (c *compaction) copyRecord(p []byte, r intakeRecord) error {
+	r.size = crc.RecordSize(len(p))
+	if int64(len(c.buf))+r.size > compactBuf {
 		if err := c.flush(); err != nil {
 			return err
 		}
 	}
-	if it.size > compactBuf {
-		return c.copyLarge(it)
+	if r.size > compactBuf {
+		return c.copyLarge(p, r)
 	}
 	at := len(c.buf)
-	c.buf = append(c.buf, make([]byte, it.size)...)
-	c.seal(c.buf[at:], it, c.off+int64(at))
+	c.buf = slices.Grow(c.buf, int(r.size))[:at+int(r.size)]
+	r.off = c.off + int64(at)
+	c.seal(c.buf[at:], p, r)
 	return nil
 }
 
-// seal makes rec the record of it for offset off of the next log.
-func (c *compaction) seal(rec []byte, it *item, off int64) {
-	copy(rec[crc.FrameSize:], it.payload)
-	crc.Seal(rec, len(it.payload), 0, c.next.header.Salt, off)
-	e := &it.entry
-	c.entered = append(c.entered, intakeRecord{
-		key: e.Key, hash: c.next.index.hash.sum(e.Key), off: off, size: it.size, kind: e.Kind, mortal: e.Expiry != 0,
-	})
+// seal makes rec the record of payload p that the next index is to know as r.
+func (c *compaction) seal(rec, p []byte, r intakeRecord) {
+	copy(rec[crc.FrameSize:], p)
+	crc.Seal(rec, len(p), 0, c.next.header.Salt, r.off)
+	r.hash = c.next.index.hash.sum(r.key)
+	c.entered = append(c.entered, r)
 }
 
 // copyLarge copies a record that is larger than the buffer, which is empty, by
 // way of the mapping.
-func (c *compaction) copyLarge(it *item) (err error) {
-	if err := c.reserve(it.size); err != nil {
+func (c *compaction) copyLarge(p []byte, r intakeRecord) (err error) {
+	if err := c.reserve(r.size); err != nil {
 		return err
 	}
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(c.next.mapped, &err)
-	c.seal(c.next.bytes()[c.off:c.off+it.size], it, c.off)
-	if err := c.wrote(it.size); err != nil {
+	r.off = c.off
+	c.seal(c.next.bytes()[r.off:r.off+r.size], p, r)
+	if err := c.wrote(r.size); err != nil {
 		return err
 	}
 	return c.enter()
@@ -393,7 +506,11 @@ func (c *compaction) enter() (err error) {
 	defer guard.Exit(c.next.mapped, &err)
 	c.next.index.mu.Lock()
 	defer c.next.index.mu.Unlock()
-	if err := c.next.enterAll(c.entered); err != nil {
+	enter := c.next.enterAll
+	if c.fresh {
+		enter = c.next.enterNew
+	}
+	if err := enter(c.entered); err != nil {
 		return err
 	}
 	clear(c.entered)

@@ -203,22 +203,34 @@ func (g *generation) touchTail() { g.tailWord().Add(0) }
 // enter makes the index agree with the record of e, which is at off and takes
 // size bytes. The caller holds index.mu.
 func (g *generation) enter(e *codec.Entry, h uint64, off, size int64) (err error) {
-	var old int64
+	var old, live, mortal int64
 	if e.Kind == codec.Delete {
 		old, err = g.index.remove(h, e.Key)
 	} else if old, err = g.index.put(h, e.Key, off); err == nil {
-		g.live.Add(size)
+		live = size
 		if e.Expiry != 0 {
-			g.mortal.Add(size)
+			mortal = size
 		}
 	}
 	if old != 0 {
 		p, _ := g.log.payload(old)
-		g.live.Add(-crc.RecordSize(len(p)))
+		live -= crc.RecordSize(len(p))
 	}
-	g.count.Add(1)
-	g.last = off
+	g.book(live, mortal, 1, off)
 	return err
+}
+
+// book counts records that were entered: so many, of so many live bytes more, and so many
+// with a deadline, the last of them at off. The caller holds index.mu.
+func (g *generation) book(live, mortal, count, last int64) {
+	if live != 0 {
+		g.live.Add(live)
+	}
+	if mortal != 0 {
+		g.mortal.Add(mortal)
+	}
+	g.count.Add(count)
+	g.last = last
 }
 
 // tailWord is the published tail as other processes see it.

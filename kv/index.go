@@ -309,28 +309,34 @@ func (ix *index) put(h uint64, key []byte, off int64) (int64, error) {
 	if off := ix.load(h); off != 0 {
 		return 0, changedAt(-off)
 	}
+	t, _, slots := ix.own(h)
+	if pos, old := ix.probe(t, slots, h, key); pos >= 0 {
+		atomic.StoreUint64(&slots[pos], slots[pos]&^offMask|uint64(off)>>3)
+		return old, nil
+	}
+	if over := ix.over.Load(); over != nil {
+		if oh := over.hash.sum(key); over.find(oh, key) > 0 {
+			over.mu.Lock()
+			defer over.mu.Unlock()
+			return over.put(oh, key, off)
+		}
+	}
+	return 0, ix.add(h, key, off)
+}
+
+// add is put of a key that is in no slot, in a segment that is loaded.
+func (ix *index) add(h uint64, key []byte, off int64) error {
 	for {
-		t, id, slots := ix.own(h)
-		if pos, old := ix.probe(t, slots, h, key); pos >= 0 {
-			atomic.StoreUint64(&slots[pos], slots[pos]&^offMask|uint64(off)>>3)
-			return old, nil
-		}
-		if over := ix.over.Load(); over != nil {
-			if oh := over.hash.sum(key); over.find(oh, key) > 0 {
-				over.mu.Lock()
-				defer over.mu.Unlock()
-				return over.put(oh, key, off)
-			}
-		}
+		_, id, slots := ix.own(h)
 		if ix.insert(id, slots, h, h>>tagShift<<tagShift|uint64(off)>>3) {
 			ix.keys.Add(1)
-			return 0, nil
+			return nil
 		}
 		switch grown, err := ix.relieve(h); {
 		case err != nil:
-			return 0, err
+			return err
 		case !grown:
-			return 0, ix.overflow(key, off)
+			return ix.overflow(key, off)
 		}
 	}
 }

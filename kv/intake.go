@@ -269,9 +269,29 @@ func (g *generation) enterTouched(records []intakeRecord) error {
 			live -= crc.RecordSize(len(p))
 		}
 	}
-	g.live.Add(live)
-	g.mortal.Add(mortal)
-	g.count.Add(int64(len(records)))
-	g.last = records[len(records)-1].off
+	g.book(live, mortal, int64(len(records)), records[len(records)-1].off)
+	return nil
+}
+
+// enterNew is enterAll for puts of keys that the index does not have.
+func (g *generation) enterNew(records []intakeRecord) error {
+	const ahead = 16 // records whose slots are on their way
+	var live, mortal int64
+	for i := range records {
+		if next := i + ahead; next < len(records) {
+			g.index.prefetch(records[next].hash)
+		}
+		r := &records[i]
+		if err := g.index.add(r.hash, r.key, r.off); err != nil {
+			return err
+		}
+		live += r.size
+		if r.mortal {
+			mortal += r.size
+		}
+	}
+	if n := len(records); n > 0 {
+		g.book(live, mortal, int64(n), records[n-1].off)
+	}
 	return nil
 }

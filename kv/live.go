@@ -27,12 +27,15 @@ import (
 //     sorted, and the records read.
 //
 // A loop that is left early shall not pay for that: the first records are looked up one
-// by one.
+// by one, unless the walk is thorough.
 type liveWalk struct {
 	v       *view
 	prefix  []byte // other keys are passed over
 	trusted bool   // look at no sum
 	window  int64  // bytes of the log whose slots are taken at once
+
+	start    int64 // offset in the log of the first record
+	thorough bool  // it will hardly be left early
 
 	left int64 // keys that have not been met
 	off  int64 // of the record that was read last
@@ -49,8 +52,9 @@ type liveWalk struct {
 	hashes [cursorBatch]uint64
 }
 
-// liveEntry is what Iter passes on of an entry.
+// liveEntry is an entry that was current.
 type liveEntry struct {
+	off    int64 // of its record
 	key    []byte
 	value  []byte
 	expiry int64
@@ -80,21 +84,24 @@ const (
 
 // newLiveWalk checks the sum of each record unless trusted.
 func newLiveWalk(v *view, prefix []byte, trusted bool) *liveWalk {
-	return &liveWalk{v: v, prefix: prefix, trusted: trusted, window: liveWindow, left: v.keys}
+	return &liveWalk{v: v, prefix: prefix, trusted: trusted, window: liveWindow, start: crc.HeaderSize, left: v.keys}
 }
 
 // batches yields the entries, which alias the mapping. It ends early with err set, if the
 // record at off cannot be read.
 func (w *liveWalk) batches() iter.Seq[[]liveEntry] {
 	return func(yield func([]liveEntry) bool) {
-		from, ok := w.first(yield)
+		from, ok := w.start, true
+		if !w.thorough {
+			from, ok = w.first(yield)
+		}
 		for ; ok && from < w.v.end; from += w.window {
 			w.gather(from)
 			ok = w.holds() && w.readWindow(from, yield)
 		}
 		// Each slot that was gathered is of a record that was read, or else err is set. A
 		// slot that was not has lost its record among the first.
-		if ok && w.left != 0 {
+		if ok && !w.thorough && w.left != 0 {
 			w.off, w.err = w.v.end, errChanged
 		}
 	}
@@ -128,7 +135,7 @@ func (w *liveWalk) first(yield func([]liveEntry) bool) (end int64, ok bool) {
 			}
 			w.left--
 			if e := &it.entry; bytes.HasPrefix(e.Key, w.prefix) {
-				w.batch[w.n] = liveEntry{e.Key, e.Value, e.Expiry}
+				w.batch[w.n] = liveEntry{it.off, e.Key, e.Value, e.Expiry}
 				w.n++
 			}
 		}
@@ -244,6 +251,7 @@ func (w *liveWalk) read(base int64, words []uint32) (err error) {
 			err = errChanged
 			break
 		}
+		e.off = w.off
 		touched += touch(e.value)
 	}
 	// By themselves, as a processor overlaps more of the sums the less lies between.
