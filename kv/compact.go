@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/mmapkv/mmapkv/codec"
@@ -26,8 +27,9 @@ const (
 	compactBuf    = 1 << 20   // bytes written at once
 	compactLast   = 256 << 10 // bytes that may be left to copy under the write lock
 	compactTurns  = 8         // rounds of catching up after which writers are held up, and as many until the rest is copied under the lock
-	compactAppend = 16 << 20  // bytes that writers may always append meanwhile
-	compactHold   = 1 << 20   // bytes dealt with at a time while writers wait
+	compactAppend = 4 << 20   // bytes that writers may always append meanwhile
+	compactShare  = 16        // of the live bytes they may append one so-manieth while all is copied
+	compactHold   = 1 << 20   // bytes of the log that are dealt with while writers wait
 	compactDirty  = 8 << 20   // bytes written and not synced yet, while no writer waits
 	compactLookup = 8         // records of so much of the index's bytes are looked up one by one, sooner than go through it
 	compactGC     = 16 << 20  // length of a replaced file that is worth a garbage collection
@@ -121,7 +123,7 @@ type compaction struct {
 
 	paced    bool  // writers go on, and what is written is synced on the way
 	insist   bool  // writers are held up however little they append
-	held     bool  // they wait for the write lock, until
+	holding  bool  // they wait at the gate, until
 	heldFrom int64 // compactHold bytes behind this offset have been dealt with
 }
 
@@ -230,46 +232,55 @@ func (c *compaction) catchUp(left int64) error {
 
 // pace holds the writers up while the records behind off are dealt with, if they
 // append faster than that: by a quarter of what is live, the faster the further the
-// compaction is. Else it would end late or never, and take all of the disk.
+// compaction is. Else it would end late or never, and take all of the disk. While they
+// wait, no sync is waited for.
 func (c *compaction) pace(off int64) error {
-	switch {
-	case !c.paced:
-		return nil
-	case c.held:
-		if off-c.heldFrom >= compactHold {
-			c.release()
-		}
+	if !c.paced || c.holding && off-c.heldFrom < compactHold {
 		return nil
 	}
-	may := float64(c.old.live.Load()) / 4 * min(1, float64(off)/float64(c.boundary))
-	if c.insist || c.old.end.Load()-c.boundary > max(compactAppend, int64(may)) {
-		if c.dirty >= compactHold {
-			if err := c.startSync(); err != nil {
-				return err
-			}
+	c.release()
+	if c.dirty >= compactDirty {
+		if err := c.startSync(); err != nil {
+			return err
 		}
-		c.s.mu.Lock()
-		c.held, c.heldFrom = true, off
+	}
+	may := float64(c.old.live.Load()) / compactShare * min(1, float64(off)/float64(c.boundary))
+	if c.insist || c.old.end.Load()-c.boundary > max(compactAppend, int64(may)) {
+		c.holding, c.heldFrom = true, off
+		c.s.gate.shut()
 	}
 	return nil
 }
 
 // release lets the writers go on.
 func (c *compaction) release() {
-	if c.held {
-		c.held = false
-		c.s.mu.Unlock()
+	if c.holding {
+		c.holding = false
+		c.s.gate.open()
 	}
 }
 
-// wrote notes n bytes more of the next file. While writers wait, no sync is waited for.
-func (c *compaction) wrote(n int64) error {
+// gate is what writers pass before they take the write lock. Who shuts it waits for
+// nobody, and a writer that has waited for it once goes on, shut again or not.
+type gate struct{ wait atomic.Pointer[chan struct{}] }
+
+func (t *gate) pass() {
+	if wait := t.wait.Load(); wait != nil {
+		<-*wait
+	}
+}
+
+func (t *gate) shut() {
+	wait := make(chan struct{})
+	t.wait.Store(&wait)
+}
+
+func (t *gate) open() { close(*t.wait.Swap(nil)) }
+
+// wrote notes n bytes more of the next file.
+func (c *compaction) wrote(n int64) {
 	c.off += n
 	c.dirty += n
-	if !c.paced || c.held || c.dirty < compactDirty {
-		return nil
-	}
-	return c.startSync()
 }
 
 // startSync has what was written of the next file synced while the copying goes on,
@@ -471,9 +482,7 @@ func (c *compaction) copyLarge(p []byte, r intakeRecord) (err error) {
 	defer guard.Exit(c.next.mapped, &err)
 	r.off = c.off
 	c.seal(c.next.bytes()[r.off:r.off+r.size], p, r)
-	if err := c.wrote(r.size); err != nil {
-		return err
-	}
+	c.wrote(r.size)
 	return c.enter()
 }
 
@@ -493,9 +502,7 @@ func (c *compaction) flush() error {
 	if _, err := c.next.file.WriteAt(c.buf, c.off); err != nil {
 		return err
 	}
-	if err := c.wrote(int64(len(c.buf))); err != nil {
-		return err
-	}
+	c.wrote(int64(len(c.buf)))
 	c.buf = c.buf[:0]
 	return c.enter()
 }

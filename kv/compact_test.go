@@ -302,6 +302,7 @@ func TestCompactPace(t *testing.T) {
 	s := openTest(t, nil)
 	g := s.gen.Load()
 	const mib = 1 << 20
+	const half = 1024 * mib / compactShare / 2
 	for _, c := range []struct {
 		name     string
 		appended int64 // since it began
@@ -313,9 +314,9 @@ func TestCompactPace(t *testing.T) {
 		{"nobody writes", 0, 1024 * mib, 512 * mib, false, false},
 		{"a little", compactAppend, 1024 * mib, 0, false, false},
 		{"more, at the start", compactAppend + 1, 1024 * mib, 0, false, true},
-		{"a quarter of what is live, half-way", 128 * mib, 1024 * mib, 512 * mib, false, false},
-		{"more than that", 128*mib + 1, 1024 * mib, 512 * mib, false, true},
-		{"more than that later", 129 * mib, 1024 * mib, 600 * mib, false, false},
+		{"half of the share, half-way", half, 1024 * mib, 512 * mib, false, false},
+		{"more than that", half + 1, 1024 * mib, 512 * mib, false, true},
+		{"more than that later", half + mib, 1024 * mib, 600 * mib, false, false},
 		{"little is live", compactAppend + 1, mib, 512 * mib, false, true},
 		{"it insists", 0, 1024 * mib, 512 * mib, true, true},
 	} {
@@ -326,21 +327,24 @@ func TestCompactPace(t *testing.T) {
 		err := pacing.pace(c.off)
 		g.end.Store(end)
 		g.live.Store(live)
-		free := s.mu.TryLock()
-		if free {
-			s.mu.Unlock()
+		wait := s.gate.wait.Load()
+		if err != nil || (wait != nil) != c.held {
+			t.Errorf("%s: held %v, want %v (%v)", c.name, wait != nil, c.held, err)
 		}
-		if err != nil || free == c.held {
-			t.Errorf("%s: held %v, want %v (%v)", c.name, !free, c.held, err)
+		if wait == nil {
+			continue
 		}
-		if c.held {
-			if err := pacing.pace(c.off + compactHold - 1); err != nil || s.mu.TryLock() {
-				t.Fatalf("%s: let go at once: %v", c.name, err)
-			}
-			if err := pacing.pace(c.off + compactHold); err != nil || !s.mu.TryLock() {
-				t.Fatalf("%s: never let go: %v", c.name, err)
-			}
-			s.mu.Unlock()
+		written := make(chan error)
+		go func() { written <- s.Put([]byte("key"), nil) }()
+		if err := pacing.pace(c.off + compactHold - 1); err != nil || s.gate.wait.Load() != wait {
+			t.Fatalf("%s: let go at once: %v", c.name, err)
+		}
+		if err := pacing.pace(c.off + compactHold); err != nil || s.gate.wait.Load() == wait {
+			t.Fatalf("%s: never let go: %v", c.name, err)
+		}
+		pacing.release() // for the writer may have come late
+		if err := <-written; err != nil {
+			t.Errorf("%s: the writer that was held: %v", c.name, err)
 		}
 	}
 }

@@ -93,8 +93,6 @@ type generation struct {
 
 	growing   sync.Mutex          // one growth at a time
 	outgrown  []*mmapfile.Mapping // guarded by growing: kept for readers that hold only the generation
-	extent    int64               // guarded by growing: by how much the file grew last, if it did
-	grownAt   time.Time           // guarded by growing: when
 	populated int64               // guarded by growing: the pages up to it have been faulted in, or are about to be
 	aheadAt   atomic.Int64        // the end at which to look ahead again
 

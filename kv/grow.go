@@ -13,9 +13,8 @@ import (
 const (
 	midExtent    = 8 << 20  // bytes: extents double from minExtent to it,
 	maxExtent    = 64 << 20 // and are a 16th of the file then, up to this
-	extentTime   = 20 * time.Millisecond
-	aheadLazy    = 8 << 20 // bytes faulted in ahead of the tail
-	aheadDurable = 1 << 20 // the same where each write is synced
+	aheadLazy    = 8 << 20  // bytes faulted in ahead of the tail
+	aheadDurable = 1 << 20  // the same where each write is synced
 )
 
 // errRevisions: only a file that was made so can come to it.
@@ -27,20 +26,8 @@ func extentAfter(size int64) int64 {
 	return min(max(min(size, midExtent), size/16, minExtent), maxExtent)
 }
 
-// nextExtent is how much the file grows by: by twice as much as last time, if that was
-// used up within extentTime. The kernel brings pages in by larger pieces where the end
-// of the file is far. The caller holds g.growing.
-func (g *generation) nextExtent() int64 {
-	usual := extentAfter(g.file.Size())
-	if usual < midExtent || time.Since(g.grownAt) > extentTime {
-		return usual
-	}
-	return max(usual, min(2*g.extent, maxExtent))
-}
-
-// slack is how much of the last extent may be left when the next one is allocated. The
-// caller holds g.growing.
-func (g *generation) slack() int64 { return max(g.extent, extentAfter(g.file.Size())) / 2 }
+// slackAfter is how much of an extent may be left when the next one is allocated.
+func slackAfter(size int64) int64 { return extentAfter(size) / 2 }
 
 // room returns where the next size bytes of records go, and sees to it that they fit
 // there, and so many keys into the index: after it, a write can fail no more. Almost
@@ -83,7 +70,7 @@ func (s *Store) grow(g *generation, end, need int64) error {
 		return fmt.Errorf("%w: the file would grow beyond Options.MaxSize, %d bytes", ErrFull, s.opts.MaxSize)
 	}
 	least := min(pageCeil(end+need), s.opts.MaxSize)
-	err := s.growFile(g, max(least, min(size+g.nextExtent(), s.opts.MaxSize)))
+	err := s.growFile(g, max(least, min(size+extentAfter(size), s.opts.MaxSize)))
 	if errors.Is(err, mmapfile.ErrNoSpace) {
 		err = s.growFile(g, least)
 	}
@@ -99,7 +86,6 @@ func (s *Store) growFile(g *generation, size int64) error {
 	err := g.file.Grow(size)
 	if err == nil {
 		g.remap()
-		g.extent, g.grownAt = size-from, time.Now()
 		s.grows.Add(1)
 		if s.opts.Durability == SyncAlways || s.opts.SyncAligned {
 			// Small folios: a sync then writes the page that changed, and not the
@@ -132,8 +118,8 @@ func (s *Store) growAhead(g *generation) (from, to int64) {
 		return 0, 0
 	}
 	end := g.end.Load()
-	if size := g.file.Size(); size-end < g.slack() {
-		if next := min(size+g.nextExtent(), s.opts.MaxSize); next > size {
+	if size := g.file.Size(); size-end < slackAfter(size) {
+		if next := min(size+extentAfter(size), s.opts.MaxSize); next > size {
 			// Where this fails the writer that needs the space will hear of it.
 			_ = s.growFile(g, next)
 		}
@@ -150,7 +136,7 @@ func (s *Store) growAhead(g *generation) (from, to int64) {
 	to = min(end+window, size)
 	from = min(max(g.populated, end), to)
 	g.populated = max(g.populated, to)
-	next := size - g.slack()
+	next := size - slackAfter(size)
 	switch {
 	case next <= end:
 		next = size // no space: grow sets it again once there is some

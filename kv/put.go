@@ -97,6 +97,7 @@ func (s *Store) write(op string, e *codec.Entry, durable bool) error {
 }
 
 func (s *Store) writeLocked(e *codec.Entry, h keyHash) (uint64, error) {
+	s.gate.pass()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g, err := s.writable()
@@ -270,6 +271,7 @@ func (s *Store) Compute(key []byte, fn func(old []byte, ok bool) (value []byte, 
 // locked runs fn under the write lock. It returns the revision that the store had
 // before.
 func (s *Store) locked(fn func(g *generation) (uint64, error)) (at, revision uint64, err error) {
+	s.gate.pass()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g, err := s.writable()

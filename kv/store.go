@@ -37,7 +37,8 @@ type Store struct {
 	// mu is the write lock. It is held while a record is appended and published
 	// and while a Compute or Update runs its function, and never while a writer
 	// waits for a durability point.
-	mu sync.Mutex
+	mu   sync.Mutex
+	gate gate // before mu, for all who mutate
 
 	sync    syncer
 	tick    ticker
