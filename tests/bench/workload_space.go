@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -81,6 +82,7 @@ func runDisk(b *bench) error {
 	b.out["disk_compact"] = float64(least) / data
 	if live, ok := b.out["live_bytes"]; ok {
 		b.out["compact_live"] = float64(least) / live
+		b.out["compact_log"] = float64(diskBytes(filepath.Join(b.Dir, b.a.file))) / live
 	}
 	return nil
 }
