@@ -358,6 +358,7 @@ func (c *compaction) copyView(v *view) (err error) {
 	if _, err = c.copyTombstones(tombstones, v.end); err != nil {
 		return err
 	}
+	progress.at(v.end)
 	c.from, c.revision = v.end, v.revision
 	return c.flush()
 }
