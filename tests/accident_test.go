@@ -594,8 +594,8 @@ func (sc *scene) checkOpen(o *outlook, path string, b []byte, beside checkpoint,
 	return useOpened(s, path, b, opts, want)
 }
 
-// checkKnown checks that s, which was opened by a checkpoint and has met damage, goes on
-// with all else, and that nobody opens it again as if nothing were.
+// checkKnown checks that s, which was opened by a checkpoint of a damaged log, goes on with
+// all else, and that, if it has met the damage, nobody opens it again as if nothing were.
 func (r *resumed) checkKnown(s *kv.Store, path string, b []byte, opts kv.Options) error {
 	if opts.ReadOnly {
 		return useOpened(s, path, b, opts, nil)
@@ -607,6 +607,7 @@ func (r *resumed) checkKnown(s *kv.Store, path string, b []byte, opts kv.Options
 	} else if !r.harmed || !errors.Is(err, kv.ErrCorrupt) || s.Stats().Poisoned != nil {
 		return fmt.Errorf("put beside damage: %w", err)
 	}
+	met := s.Stats().Corruptions > 0
 	if err := s.Close(); err != nil {
 		return err
 	}
@@ -614,7 +615,7 @@ func (r *resumed) checkKnown(s *kv.Store, path string, b []byte, opts kv.Options
 	if err == nil {
 		again.Close()
 	}
-	if !errors.Is(err, kv.ErrCorrupt) {
+	if met && !errors.Is(err, kv.ErrCorrupt) || !met && err != nil && !errors.Is(err, kv.ErrCorrupt) {
 		return fmt.Errorf("with damage that was met, it opens again: %v", err)
 	}
 	return nil
