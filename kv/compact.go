@@ -2,6 +2,7 @@ package kv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
@@ -28,18 +29,19 @@ const (
 	compactLast   = 256 << 10 // bytes that may be left to copy under the write lock
 	compactTurns  = 8         // rounds of catching up after which writers are held up, and as many until the rest is copied under the lock
 	compactAppend = 4 << 20   // bytes that writers may always append meanwhile
-	compactShare  = 16        // of the live bytes they may append one so-manieth while all is copied
+	compactShare  = 16        // they may append a 16th of the live bytes while all is copied
 	compactHold   = 1 << 20   // bytes of the log that are dealt with while writers wait
-	compactDirty  = 8 << 20   // bytes written and not synced yet, while no writer waits
+	compactDirty  = 8 << 20   // bytes written after which a sync is begun
 	compactLookup = 8         // records of so much of the index's bytes are looked up one by one, sooner than go through it
 	compactGC     = 16 << 20  // length of a replaced file that is worth a garbage collection
 )
 
 // Compact rewrites the log without its dead records, as the next generation, and
-// gives the space back. Readers and writers go on; writers wait only while the
-// last few records are copied and synced. It takes as much free disk as the live
-// bytes need, and fails with ErrFull, having changed nothing, where they are not
-// to be had. Cancelling ctx, or Close, ends it early, with nothing changed.
+// gives the space back. Readers and writers go on; writers wait while the last few
+// records are copied and synced, and, a few milliseconds at a time, if they append
+// faster than it copies. It takes as much free disk as the live bytes and what is
+// appended meanwhile need, and 4 bytes of memory a key, and fails with ErrFull, having
+// changed nothing, where they are not to be had. Cancelling ctx, or Close, ends it early, with nothing changed.
 //
 // The old file's blocks are free once no reader of this or another process maps
 // it any more.
@@ -181,6 +183,7 @@ func (c *compaction) abandon() {
 
 // copyMost copies the live records while writers go on, until little is left.
 func (c *compaction) copyMost() error {
+	c.s.loadRest(c.old) // which lets others have the index in between, as a view does not
 	v, err := c.old.view()
 	if err != nil {
 		return err
@@ -202,6 +205,9 @@ func (c *compaction) copyMost() error {
 	}
 	c.fresh = false
 	for turn := 1; ; turn++ {
+		if !c.insist {
+			c.release()
+		}
 		// What is synced now need not be under the lock.
 		if err := c.sync(); err != nil {
 			return err
@@ -231,9 +237,9 @@ func (c *compaction) catchUp(left int64) error {
 }
 
 // pace holds the writers up while the records behind off are dealt with, if they
-// append faster than that: by a quarter of what is live, the faster the further the
-// compaction is. Else it would end late or never, and take all of the disk. While they
-// wait, no sync is waited for.
+// append faster than that: by more than their share of what is live, the more the further
+// the compaction is. Else it would end late or never, and take all of the disk. While
+// they wait, no sync is waited for, unless the compaction insists.
 func (c *compaction) pace(off int64) error {
 	if !c.paced || c.holding && off-c.heldFrom < compactHold {
 		return nil
@@ -290,8 +296,9 @@ func (c *compaction) startSync() error {
 		return err
 	}
 	c.dirty = 0
-	c.syncing = make(chan error, 1)
-	go func() { c.syncing <- c.next.file.SyncFile() }()
+	done := make(chan error, 1)
+	go func() { done <- c.next.file.SyncFile() }()
+	c.syncing = done
 	return nil
 }
 
@@ -368,9 +375,18 @@ func (c *compaction) tombstones(end int64) (offs []int64, err error) {
 	scan := newScanner(c.old, c.old.bytes()[:end])
 	scan.off, scan.revision, scan.trusted = c.from, c.revision, true
 	for scan.off < end {
+		want := scan.revision + 1 // what was appended has one after the other: none is passed over
 		r, err := scan.next()
+		if err == nil && r.entry.Revision != want {
+			err = errOrder
+		}
 		if err != nil {
 			return nil, c.s.wrapRecord("compact", c.old, scan.off, err)
+		}
+		if want%4096 == 0 {
+			if err := c.ended(); err != nil {
+				return nil, err
+			}
 		}
 		if r.entry.Kind == codec.Delete {
 			offs = append(offs, r.off)
@@ -382,6 +398,11 @@ func (c *compaction) tombstones(end int64) (offs []int64, err error) {
 // copyTombstones copies those before end, and returns the rest.
 func (c *compaction) copyTombstones(offs []int64, end int64) (rest []int64, err error) {
 	for len(offs) > 0 && offs[0] < end {
+		if len(offs)%cursorBatch == 0 {
+			if err := errors.Join(c.ended(), c.pace(offs[0])); err != nil {
+				return nil, err
+			}
+		}
 		rec, err := crc.Verify(c.old.bytes(), offs[0], c.old.header.Salt)
 		if err != nil {
 			return nil, c.s.wrapRecord("compact", c.old, offs[0], err)

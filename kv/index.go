@@ -92,7 +92,6 @@ type index struct {
 	epoch     uint64      // guarded by mu: of the next snapshot
 	snapshots []*snapshot // guarded by mu: those alive, oldest first
 	retired   []retired   // guarded by mu: segments that only snapshots hold
-	move      *move       // guarded by mu: of the last segment that was rewritten, to be used again; nil: none was
 }
 
 // segment is what the writer knows of a segment beside its slots.

@@ -273,7 +273,8 @@ func (g *generation) enterTouched(records []intakeRecord) error {
 	return nil
 }
 
-// enterNew is enterAll for puts of keys that the index does not have.
+// enterNew is enterAll for puts of keys that the index does not have, each of which comes
+// once: the slots of another index name them.
 func (g *generation) enterNew(records []intakeRecord) error {
 	const ahead = 16 // records whose slots are on their way
 	var live, mortal int64

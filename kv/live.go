@@ -252,7 +252,9 @@ func (w *liveWalk) read(base int64, words []uint32) (err error) {
 			break
 		}
 		e.off = w.off
-		touched += touch(e.value)
+		if len(w.prefix) == 0 || bytes.HasPrefix(e.key, w.prefix) {
+			touched += touch(e.value)
+		}
 	}
 	// By themselves, as a processor overlaps more of the sums the less lies between.
 	for i := range n {

@@ -1,6 +1,8 @@
 package kv
 
 import (
+	"strconv"
+	"sync"
 	"sync/atomic"
 
 	"github.com/mmapkv/mmapkv/internal/invariants"
@@ -60,9 +62,11 @@ func (ix *index) point(t *table, h uint64, depth uint8, id uint32) {
 }
 
 // storeAll stores slots that readers may be loading meanwhile. The runtime copies aligned
-// words whole, as its garbage collector needs that; the race detector does not know.
+// pointers, and so words of 64 bits where those are as long, whole, as its garbage
+// collector needs that; the race detector does not know. The caller has loaded the table
+// after what the slots name was stored, so that no copy is seen before it.
 func storeAll(to, slots []uint64) {
-	if !invariants.Enabled {
+	if !invariants.Enabled && strconv.IntSize == 64 {
 		copy(to, slots)
 		return
 	}
@@ -327,7 +331,8 @@ func (ix *index) rewrite(h uint64, split bool) error {
 	}
 	t = ix.table.Load()
 	slots := t.slots(entry)
-	moved := ix.sortOut(slots, depth, split)
+	moved := sortOut(slots, depth, split)
+	defer moves.Put(moved)
 	for side, id := range to[:n] {
 		storeAll(t.slots(uint64(id)), moved.slots[side][:])
 		ix.segs[id].used = moved.used[side]
@@ -353,21 +358,20 @@ func (ix *index) rewrite(h uint64, split bool) error {
 
 // move is where the slots of one segment go in two others, or in one.
 type move struct {
+	rest  []uint16 // positions of those whose home bucket has no room
 	slots [2][segmentSlots]uint64
 	used  [2]int32
 	inUse [2][segmentSlots / bucketSlots]uint8 // slots in use of each bucket
-	rest  []uint16                             // positions of those whose home bucket has no room
 }
+
+// moves are of segments that were rewritten, to be used again.
+var moves = sync.Pool{New: func() any { return new(move) }}
 
 // sortOut puts slots into the home buckets that they have in one segment, or, if split,
 // in two of the given depth. That is most of what a split costs, and is done in memory
 // that nobody else reads.
-func (ix *index) sortOut(slots []uint64, depth uint8, split bool) *move {
-	m := ix.move
-	if m == nil {
-		m = new(move)
-		ix.move = m
-	}
+func sortOut(slots []uint64, depth uint8, split bool) *move {
+	m := moves.Get().(*move)
 	rest := m.rest[:0]
 	*m = move{}
 	for pos, slot := range slots {

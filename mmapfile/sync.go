@@ -15,7 +15,8 @@ const forgetFrom = 64 << 10
 // Sync makes the bytes [off, off+n) durable, whoever wrote them, through whatever
 // mapping or WriteAt: it writes exactly the dirty ones of the pages that hold
 // them and then has the device flush its cache. It waits for that without
-// holding up the other methods. No bytes: nothing is done.
+// holding up the other methods. No bytes: nothing is done. From 64 KiB on who touches
+// the pages next has a minor fault.
 //
 // Errors: ErrRange outside of the mapping; ErrShrunk if the file ends before
 // off+n, of which the kernel itself would say nothing; fs.ErrClosed; else the

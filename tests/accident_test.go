@@ -615,7 +615,10 @@ func (r *resumed) checkKnown(s *kv.Store, path string, b []byte, opts kv.Options
 	if err == nil {
 		again.Close()
 	}
-	if met && !errors.Is(err, kv.ErrCorrupt) || !met && err != nil && !errors.Is(err, kv.ErrCorrupt) {
+	if err != nil && !errors.Is(err, kv.ErrCorrupt) {
+		return fmt.Errorf("opened again: %w", err)
+	}
+	if met && err == nil {
 		return fmt.Errorf("with damage that was met, it opens again: %v", err)
 	}
 	return nil

@@ -251,38 +251,54 @@ func TestCompactKeepsExpiry(t *testing.T) {
 			return errors.Join(s.Delete([]byte("k")), s.Put([]byte("k"), []byte("new")), s.Delete([]byte("k")))
 		}, ""},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
-			ask, done := make(chan struct{}), make(chan error)
-			var once sync.Once
-			path := storePath(t)
-			s := open(t, path, &kv.Options{CompactAt: -1, Hooks: &kv.Hooks{Progress: func(op string, n, total int64) {
-				if op == "compact" && n >= total {
-					once.Do(func() { ask <- struct{}{}; <-done })
+		// With so much beside it that the compaction goes through the index again, or little.
+		for _, much := range []string{"", ", then much", ", after much"} {
+			t.Run(tc.name+much, func(t *testing.T) {
+				ask, done := make(chan struct{}), make(chan error)
+				var once sync.Once
+				path := storePath(t)
+				s := open(t, path, &kv.Options{CompactAt: -1, Hooks: &kv.Hooks{Progress: func(op string, n, total int64) {
+					if op == "compact" && n >= total {
+						once.Do(func() { ask <- struct{}{}; <-done })
+					}
+				}}})
+				must(t, s.Put([]byte("k"), []byte("old")))
+				must(t, s.Put([]byte("other"), []byte("stays")))
+				failed := make(chan error, 1)
+				fill := func(when string) (err error) {
+					for i := 0; i < 1000 && much == when; i++ {
+						err = errors.Join(err, s.Put([]byte("filler"), make([]byte, 1000)))
+					}
+					return err
 				}
-			}}})
-			must(t, s.Put([]byte("k"), []byte("old")))
-			must(t, s.Put([]byte("other"), []byte("stays")))
-			failed := make(chan error, 1)
-			go func() { <-ask; failed <- tc.write(s); close(done) }()
-			_, err := s.Compact(t.Context())
-			must(t, err)
-			must(t, <-failed)
-			revision := s.Stats().Revision
-			want := map[string]string{"other": "stays"}
-			if tc.want != "" {
-				want["k"] = tc.want
-			}
-			wantContents(t, s, want)
-			copyFile(t, path, path+".image")
-			closeSound(t, s)
-			for _, p := range []string{path, path + ".image"} {
-				s = open(t, p, nil)
+				go func() {
+					<-ask
+					failed <- errors.Join(fill(", after much"), tc.write(s), fill(", then much"))
+					close(done)
+				}()
+				_, err := s.Compact(t.Context())
+				must(t, err)
+				must(t, <-failed)
+				revision := s.Stats().Revision
+				want := map[string]string{"other": "stays"}
+				if much != "" {
+					want["filler"] = string(make([]byte, 1000))
+				}
+				if tc.want != "" {
+					want["k"] = tc.want
+				}
 				wantContents(t, s, want)
-				if got := s.Stats().Revision; got != revision {
-					t.Errorf("reopened at revision %d, was %d", got, revision)
+				copyFile(t, path, path+".image")
+				closeSound(t, s)
+				for _, p := range []string{path, path + ".image"} {
+					s = open(t, p, nil)
+					wantContents(t, s, want)
+					if got := s.Stats().Revision; got != revision {
+						t.Errorf("reopened at revision %d, was %d", got, revision)
+					}
 				}
-			}
-		})
+			})
+		}
 	}
 }
 
