@@ -84,8 +84,8 @@ type Options struct {
 	// CompactAt is the share of dead and expired bytes in the log at which a
 	// compaction starts in the background, once at least 4 MiB, or an eighth of
 	// MaxSize, are dead. A Put or Delete that finds no space compacts too.
-	// Default 0.4, so that the log stays within 1.67 times its live bytes, and
-	// each byte that is overwritten costs the copying of 1.5; negative: only Compact
+	// Default 0.36, so that the log stays within 1.57 times its live bytes, and
+	// each byte that is overwritten costs the copying of 1.8; negative: only Compact
 	// compacts.
 	CompactAt float64
 	// CheckpointBytes is how much may be written until the index is saved again, in the
@@ -160,7 +160,7 @@ func (o *Options) withDefaults() (Options, error) {
 		c.CheckpointBytes = 32 << 20
 	}
 	if c.CompactAt == 0 {
-		c.CompactAt = 0.4
+		c.CompactAt = 0.36
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
