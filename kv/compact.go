@@ -205,10 +205,8 @@ func (c *compaction) copyMost() error {
 	}
 	c.fresh = false
 	for turn := 1; ; turn++ {
-		if !c.insist {
-			c.release()
-		}
-		// What is synced now need not be under the lock.
+		// What is synced now need not be under the lock. Writers that are held stay so: what
+		// they appended in that time would be to be copied and synced in turn.
 		if err := c.sync(); err != nil {
 			return err
 		}
@@ -238,14 +236,15 @@ func (c *compaction) catchUp(left int64) error {
 
 // pace holds the writers up while the records behind off are dealt with, if they
 // append faster than that: by more than their share of what is live, the more the further
-// the compaction is. Else it would end late or never, and take all of the disk. While
-// they wait, no sync is waited for, unless the compaction insists.
+// the compaction is. Else it would end late or never, and take all of the disk.
 func (c *compaction) pace(off int64) error {
 	if !c.paced || c.holding && off-c.heldFrom < compactHold {
 		return nil
 	}
 	c.release()
-	if c.dirty >= compactDirty {
+	// The copying does not wait for the last sync if it need not: the writers would go on.
+	idle := len(c.syncing) == cap(c.syncing)
+	if c.dirty >= compactDirty && (idle || c.dirty >= 4*compactDirty) {
 		if err := c.startSync(); err != nil {
 			return err
 		}
