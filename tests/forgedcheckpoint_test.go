@@ -191,8 +191,13 @@ func (c *sealedStore) examine(path string, src source) (resumed bool, err error)
 		}
 		by := s.Stats().Checkpoint > 0
 		resumed = resumed || by && opts.CheckpointBytes == 0
-		err = c.use(s, opts, by || opts.CheckpointBytes > 0)
-		if err = errors.Join(err, s.Close()); err != nil {
+		forged := by || opts.CheckpointBytes > 0
+		err = c.use(s, opts, forged)
+		closeErr := s.Close()
+		if forged && errors.Is(closeErr, kv.ErrPoisoned) {
+			closeErr = nil // a write could not make the index agree with what is forged
+		}
+		if err = errors.Join(err, closeErr); err != nil {
 			return resumed, fmt.Errorf("%+v: %w", opts, err)
 		}
 	}
