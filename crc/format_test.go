@@ -173,6 +173,14 @@ var headerFields = map[string]func(h *crc.Header){
 	"base end":           func(h *crc.Header) { h.BaseEnd = -1 },
 }
 
+// checkMagic checks the row of a magic against what the code writes.
+func checkMagic(t *testing.T, row layoutRow, written []byte) {
+	t.Helper()
+	if want := fmt.Sprintf("% x", written[row.off:row.off+row.size]); row.constant != want || row.size != 8 {
+		t.Errorf("magic %s, written %s", row.constant, want)
+	}
+}
+
 // Goal: the table of the file header is what the code writes. Method: each row by what its field does to an encoded header.
 func TestFormatHeader(t *testing.T) {
 	rows, _, _ := layouts(t)
@@ -182,9 +190,7 @@ func TestFormatHeader(t *testing.T) {
 		seen[row.field] = true
 		switch row.field {
 		case "magic":
-			if want := fmt.Sprintf("% x", zero[row.off:row.off+row.size]); row.constant != want || row.size != 8 {
-				t.Errorf("magic %s, written %s", row.constant, want)
-			}
+			checkMagic(t, row, zero)
 		case "header size":
 			if got := binary.LittleEndian.Uint32(zero[row.off:]); got != crc.HeaderSize || row.size != 4 {
 				t.Errorf("header size %d is written at offset %d", got, row.off)
@@ -328,9 +334,7 @@ func TestFormatCheckpoint(t *testing.T) {
 		seen[row.field] = true
 		switch row.field {
 		case "magic":
-			if want := fmt.Sprintf("% x", zero[row.off:row.off+row.size]); row.constant != want || row.size != 8 {
-				t.Errorf("magic %s, written %s", row.constant, want)
-			}
+			checkMagic(t, row, zero)
 		case "version":
 			if got := binary.LittleEndian.Uint32(zero[row.off:]); got != crc.CheckpointVersion || row.size != 4 {
 				t.Errorf("version %d is written at offset %d", got, row.off)

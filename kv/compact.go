@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/mmapkv/mmapkv/codec"
@@ -38,10 +37,11 @@ const (
 
 // Compact rewrites the log without its dead records, as the next generation, and
 // gives the space back. Readers and writers go on; writers wait while the last few
-// records are copied and synced, and, a few milliseconds at a time, if they append
-// faster than it copies. It takes as much free disk as the live bytes and what is
-// appended meanwhile need, and 4 bytes of memory a key, and fails with ErrFull, having
-// changed nothing, where they are not to be had. Cancelling ctx, or Close, ends it early, with nothing changed.
+// records are copied and synced, and, if they append faster than it copies, now and
+// then until it has caught up or the device has taken what it wrote. It takes as much
+// free disk as the live bytes and what is appended meanwhile need, and 4 bytes of memory
+// a key, and fails with ErrFull, having changed nothing, where they are not to be had.
+// Cancelling ctx, or Close, ends it early, with nothing changed.
 //
 // The old file's blocks are free once no reader of this or another process maps
 // it any more.
@@ -243,7 +243,7 @@ func (c *compaction) pace(off int64) error {
 	}
 	c.release()
 	// The copying does not wait for the last sync if it need not: the writers would go on.
-	idle := len(c.syncing) == cap(c.syncing)
+	idle := c.syncing == nil || len(c.syncing) > 0
 	if c.dirty >= compactDirty && (idle || c.dirty >= 4*compactDirty) {
 		if err := c.startSync(); err != nil {
 			return err
@@ -264,23 +264,6 @@ func (c *compaction) release() {
 		c.s.gate.open()
 	}
 }
-
-// gate is what writers pass before they take the write lock. Who shuts it waits for
-// nobody, and a writer that has waited for it once goes on, shut again or not.
-type gate struct{ wait atomic.Pointer[chan struct{}] }
-
-func (t *gate) pass() {
-	if wait := t.wait.Load(); wait != nil {
-		<-*wait
-	}
-}
-
-func (t *gate) shut() {
-	wait := make(chan struct{})
-	t.wait.Store(&wait)
-}
-
-func (t *gate) open() { close(*t.wait.Swap(nil)) }
 
 // wrote notes n bytes more of the next file.
 func (c *compaction) wrote(n int64) {

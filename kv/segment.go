@@ -395,12 +395,15 @@ func sortOut(slots []uint64, depth uint8, split bool) *move {
 // origin returns the home bucket of the slot at pos, and, if its segment splits, in which
 // of the two, of the given depth, it comes to lie.
 func origin(slots []uint64, pos int, depth uint8, split bool) (home, side uint64) {
-	slot := slots[pos]
-	home = (uint64(pos/bucketSlots) - slot>>dispShift&3) % (segmentSlots / bucketSlots)
 	if split {
-		side = slot >> (64 - depth) & 1
+		side = slots[pos] >> (64 - depth) & 1
 	}
-	return home, side
+	return homeOf(slots, pos), side
+}
+
+// homeOf returns the home bucket of the slot at pos of a segment.
+func homeOf(slots []uint64, pos int) uint64 {
+	return (uint64(pos/bucketSlots) - slots[pos]>>dispShift&3) & uint64(len(slots)/bucketSlots-1)
 }
 
 // strand puts a slot that fits nowhere in its new segment (the order in which
@@ -443,7 +446,7 @@ func (ix *index) enlarge(slots int) error {
 		}
 		off := int64(slot&offMask) << 3
 		if !ix.tagIs(slot, off) {
-			home := (uint64(pos/bucketSlots) - slot>>dispShift&3) & t.mask
+			home := homeOf(old, pos)
 			for ; home <= t2.mask; home += t.mask + 1 {
 				if !ix.insert(0, t2.slots(0), home, slot) {
 					ix.segs[0] = seg
