@@ -14,6 +14,12 @@ import (
 // edit replaces a piece of a source file that occurs in it once.
 type edit struct{ file, old, new string }
 
+// Edits that several tests must find.
+var (
+	asyncSync  = []edit{{"mmapfile/sync.go", "unix.MS_SYNC", "unix.MS_ASYNC"}}
+	timeUnseen = []edit{{"kv/resume.go", "if closed && (mark != crc.CloseMark{Length: h.identity.Length, Modified: h.identity.Modified}) {", "if closed && mark.Length < 0 {"}}
+)
+
 // plantedFaults are faults of the product, each with the tests that must find it.
 // DESIGN.md has them as a table.
 var plantedFaults = []struct {
@@ -25,9 +31,9 @@ var plantedFaults = []struct {
 }{
 	{"no msync", []edit{{"kv/sync.go", "err := g.file.Sync(from, end-from)", "err := error(nil)"}},
 		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
-	{"MS_ASYNC", []edit{{"mmapfile/sync.go", "unix.MS_SYNC", "unix.MS_ASYNC"}},
+	{"MS_ASYNC", asyncSync,
 		"mmapfile", "TestSyncReachesDevice", nil},
-	{"MS_ASYNC, on a device whose power is cut", []edit{{"mmapfile/sync.go", "unix.MS_SYNC", "unix.MS_ASYNC"}},
+	{"MS_ASYNC, on a device whose power is cut", asyncSync,
 		"tests/device", "TestPowerCutDevice", []string{"-cuts", "60"}},
 	{"the mark before the sync", []edit{
 		{"kv/sync.go", "		err := g.file.Sync(from, end-from)\n", "		s.mark(g, end, revision)\n		err := g.file.Sync(from, end-from)\n"}},
@@ -69,9 +75,9 @@ var plantedFaults = []struct {
 		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
 	{"no check of a segment's sum", []edit{{"kv/resume.go", "if crc.SegmentSum(v.buf, int(id), v.Salt) != seg.Sum {", "if false {"}},
 		"kv", "TestCheckpointDamage", nil},
-	{"no check of the log's time and length", []edit{{"kv/resume.go", "if closed && (mark != crc.CloseMark{Length: h.identity.Length, Modified: h.identity.Modified}) {", "if closed && mark.Length < 0 {"}},
+	{"no check of the log's time and length", timeUnseen,
 		"kv", "TestLogTouched", nil},
-	{"no check of the log's time and length, by accident", []edit{{"kv/resume.go", "if closed && (mark != crc.CloseMark{Length: h.identity.Length, Modified: h.identity.Modified}) {", "if closed && mark.Length < 0 {"}},
+	{"no check of the log's time and length, by accident", timeUnseen,
 		".", "TestAccidents", nil},
 	{"no check of the tail sum", []edit{{"kv/resume.go", "v.TailSum != crc.TailSum(log, v.Last, v.End) || ", ""}},
 		"kv", "TestCheckpointOfAnotherFuture", nil},
