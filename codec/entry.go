@@ -281,6 +281,14 @@ func longKey(p []byte) (start, end int) {
 // wherever Decode returns a put. ok is false for a delete, and for a p in which there is no value to be found; of other malformed bytes
 // it may return some.
 func Value(p []byte) (value []byte, expiry int64, ok bool) {
+	if _, at := usual(p); at > 0 {
+		return p[at:len(p):len(p)], 0, true
+	}
+	return unusualValue(p)
+}
+
+// unusualValue is Value for what may have its fields anywhere.
+func unusualValue(p []byte) (value []byte, expiry int64, ok bool) {
 	at := 0
 	if len(p) >= 2 && p[0] == tagKey && p[1] < 0x80 {
 		at = 2 + int(p[1])
@@ -328,30 +336,50 @@ func Value(p []byte) (value []byte, expiry int64, ok bool) {
 	return nil, 0, false
 }
 
-// KeyValue returns what Key and Value return, and whether both have something. It is faster than they are for the entry of a short key with
-// a short value that never expires: where the fields lie is not computed but foretold by the processor, as it is the same in most entries.
+// KeyValue returns what Key and Value return, and whether both have something.
 func KeyValue(p []byte) (key, value []byte, expiry int64, ok bool) {
-	if len(p) >= 2 && p[0] == tagKey && p[1] < 0x80 {
-		if end := 2 + int(p[1]); len(p)-end >= 18 {
-			rest := (*[18]byte)(p[end:])
-			last := 1 // byte of the revision
-			for last < 8 && rest[last] >= 0x80 {
-				last++
-			}
-			// From 1978 to 3058 the time takes five bytes.
-			if rest[0] == tagRevision && rest[last] < 0x80 && rest[last+1] == tagWritten &&
-				binary.LittleEndian.Uint64(rest[last+2:])&0x8080808080 == 0x80808080 && rest[last+7] == tagValue {
-				at, n := end+last+9, int(rest[last+8])
-				if n < 0x80 && n == len(p)-at {
-					return p[2:end:end], p[at:len(p):len(p)], 0, true
-				}
-			}
-		}
+	if end, at := usual(p); at > 0 {
+		return p[2:end:end], p[at:len(p):len(p)], 0, true
 	}
 	if key, ok = Key(p); ok {
-		value, expiry, ok = Value(p)
+		value, expiry, ok = unusualValue(p)
 	}
 	return key, value, expiry, ok
+}
+
+// usual returns where the key ends and the value begins in the put of a key of up to 127 bytes and a value of up to 16 KiB that never
+// expires; at is 0 for anything else. It is fast because where the fields lie is not computed but foretold by the processor, as it is the
+// same in most entries.
+func usual(p []byte) (end, at int) {
+	if len(p) < 2+18 || p[0] != tagKey || p[1] >= 0x80 {
+		return 0, 0
+	}
+	end = 2 + int(p[1])
+	if len(p)-end < 18 {
+		return 0, 0
+	}
+	rest := (*[18]byte)(p[end:])
+	last := 1 // byte of the revision
+	for last < 8 && rest[last] >= 0x80 {
+		last++
+	}
+	// From 1978 to 3058 the time takes five bytes.
+	if rest[0] != tagRevision || rest[last] >= 0x80 || rest[last+1] != tagWritten ||
+		binary.LittleEndian.Uint64(rest[last+2:])&0x8080808080 != 0x80808080 || rest[last+7] != tagValue {
+		return 0, 0
+	}
+	at, n := end+last+9, int(rest[last+8])
+	if n >= 0x80 {
+		n += int(rest[last+9])<<7 - 0x80
+		at++
+		if n >= 0x80<<7 {
+			return 0, 0
+		}
+	}
+	if n != len(p)-at {
+		return 0, 0
+	}
+	return end, at
 }
 
 // rareValue is Value for an entry with a kind, an unknown field, or a tag in more than one byte, which Decode knows to read.
