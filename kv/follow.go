@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"runtime"
+	"slices"
 
 	"github.com/mmapkv/mmapkv/crc"
 	"github.com/mmapkv/mmapkv/mmapfile"
@@ -92,9 +93,9 @@ func (s *Store) takeIn(g *generation, end int64) (off int64, err error) {
 	scan := newScanner(g, log[:end])
 	scan.off, scan.revision = g.end.Load(), g.revision.Load()
 	for scan.off < end {
-		from, earlier := scan.off, make(before)
+		from, earlier := scan.off, before{at: make(map[string]int)}
 		if screen := g.applying.Load(); screen != nil {
-			earlier = maps.Clone(*screen) // the last try ended within this run
+			earlier = before{maps.Clone(screen.at), slices.Clone(screen.off)} // the last try ended within this run
 		}
 		r, err := scan.next()
 		for err == nil && r.more {
@@ -104,7 +105,7 @@ func (s *Store) takeIn(g *generation, end int64) (off int64, err error) {
 		if err != nil {
 			return scan.off, err
 		}
-		if len(earlier) == 0 {
+		if len(earlier.off) == 0 {
 			err = s.enterRecord(g, &r)
 		} else {
 			earlier.note(g, r.entry.Key)

@@ -106,15 +106,22 @@ type point struct {
 	revision uint64
 }
 
-// before maps each key of a transaction to the offset of its record before the
-// transaction, 0 for none. It is immutable.
-type before map[string]int64
+// before tells where the record of each key of a transaction was before it. It is
+// immutable once readers see it.
+type before struct {
+	at  map[string]int // key -> its place in off
+	off []int64        // 0: there was none
+}
 
 // note notes where the record of key is.
-func (b before) note(g *generation, key []byte) int64 {
+func (b *before) note(g *generation, key []byte) {
 	off := g.find(g.index.hash.sum(key), key)
-	b[string(key)] = off
-	return off
+	if i, ok := b.at[string(key)]; ok {
+		b.off[i] = off
+		return
+	}
+	b.at[string(key)] = len(b.off)
+	b.off = append(b.off, off)
 }
 
 func newGeneration(f file, h crc.Header) *generation {
@@ -135,8 +142,8 @@ func (g *generation) find(h uint64, key []byte) int64 {
 	// A slot of a transaction can only have been seen after applying was set, so
 	// that nil here means that none or all of it was.
 	if b := g.applying.Load(); b != nil {
-		if earlier, ok := (*b)[string(key)]; ok {
-			return earlier
+		if i, ok := b.at[string(key)]; ok {
+			return b.off[i]
 		}
 	}
 	return off

@@ -3,6 +3,7 @@ package kv
 import (
 	"fmt"
 	"time"
+	"unsafe"
 
 	"github.com/mmapkv/mmapkv/codec"
 	"github.com/mmapkv/mmapkv/crc"
@@ -16,6 +17,7 @@ type Tx struct {
 	s       *Store
 	entries []codec.Entry  // in the order of each key's first write
 	at      map[string]int // key -> its entry
+	room    []byte         // for copies of what the caller gave
 	size    int64          // bytes of the keys and values in entries
 	durable bool
 	over    bool
@@ -118,15 +120,29 @@ func (tx *Tx) add(op string, e codec.Entry) error {
 		return tx.s.wrap(op, 0, fmt.Errorf("%w: transaction above %d bytes", ErrTooLarge, MaxTxSize))
 	}
 	tx.size += size
-	e.Key = append([]byte{}, e.Key...)
-	e.Value = append([]byte{}, e.Value...)
+	e.Value = tx.copy(e.Value)
 	if again {
+		e.Key = tx.entries[i].Key
 		tx.entries[i] = e
 		return nil
 	}
-	tx.at[string(e.Key)] = len(tx.entries)
+	e.Key = tx.copy(e.Key)
+	// Nobody changes the copy.
+	tx.at[unsafe.String(unsafe.SliceData(e.Key), len(e.Key))] = len(tx.entries)
 	tx.entries = append(tx.entries, e)
 	return nil
+}
+
+const maxRoom = 64 << 10 // bytes of copies that are allocated at once
+
+// copy returns a copy of b that lives as long as tx.
+func (tx *Tx) copy(b []byte) []byte {
+	if cap(tx.room)-len(tx.room) < len(b) {
+		tx.room = make([]byte, 0, max(len(b), min(2*cap(tx.room), maxRoom)))
+	}
+	start := len(tx.room)
+	tx.room = append(tx.room, b...)
+	return tx.room[start:len(tx.room):len(tx.room)]
 }
 
 // appendAll appends the entries of tx, whose keys differ, as one run of records,
@@ -138,58 +154,69 @@ func (s *Store) appendAll(g *generation, tx *Tx) (revision uint64, err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
 
+	hashes := make([]uint64, len(tx.entries))
+	for i := range tx.entries {
+		hashes[i] = g.index.hash.sum(tx.entries[i].Key)
+		g.index.prefetch(hashes[i])
+	}
+	earlier := before{tx.at, make([]int64, len(tx.entries))}
 	// A delete of an absent key is nothing.
-	kept := tx.entries[:0]
-	earlier := make(before, len(tx.entries))
-	total := int64(0)
-	for _, e := range tx.entries {
-		if off := g.index.ensure(g.index.hash.sum(e.Key)); off != 0 {
+	nothing := func(i int) bool { return tx.entries[i].Kind == codec.Delete && earlier.off[i] == 0 }
+	total, count, last := int64(0), 0, 0
+	for i := range tx.entries {
+		e := &tx.entries[i]
+		if off := g.index.ensure(hashes[i]); off != 0 {
 			return 0, changedAt(-off)
 		}
-		if earlier.note(g, e.Key) == 0 && e.Kind == codec.Delete {
+		earlier.off[i] = g.index.find(hashes[i], e.Key)
+		if nothing(i) {
 			continue
 		}
-		kept = append(kept, e)
-		s.stamp(g, &kept[len(kept)-1], uint64(len(kept)))
-		total += crc.RecordSize(kept[len(kept)-1].Size())
+		count, last = count+1, i
+		s.stamp(g, e, uint64(count))
+		total += crc.RecordSize(e.Size())
 	}
-	tx.entries = kept
-	if len(kept) == 0 {
+	if count == 0 {
 		return 0, nil
 	}
 	if s.opts.SyncAligned {
 		g.sealing.Lock()
 		defer g.sealing.Unlock()
 	}
-	start, err := s.room(g, total, len(kept))
+	start, err := s.room(g, total, count)
 	if err != nil {
 		return 0, err
 	}
-	off := start
-	for i := range kept {
+	end := start
+	for i := range tx.entries[:last+1] {
+		if nothing(i) {
+			continue
+		}
 		flags := crc.FlagMore
-		if i == len(kept)-1 {
+		if i == last {
 			flags = 0
 		}
-		n := kept[i].Size()
-		g.encode(&kept[i], n, off, flags)
-		off += crc.RecordSize(n)
+		n := tx.entries[i].Size()
+		g.encode(&tx.entries[i], n, end, flags)
+		end += crc.RecordSize(n)
 	}
-	revision = kept[len(kept)-1].Revision
+	revision = tx.entries[last].Revision
 	g.touchTail()
 
 	g.index.mu.Lock()
 	defer g.index.mu.Unlock()
 	// Where it ends in the middle, the screen stays, and the store is poisoned.
 	g.applying.Store(&earlier)
-	end := off
-	off = start
-	for i := range kept {
-		size, h := crc.RecordSize(kept[i].Size()), g.index.hash.sum(kept[i].Key)
-		if err := g.enter(&kept[i], h, off, size); err != nil {
+	off := start
+	for i := range tx.entries[:last+1] {
+		if nothing(i) {
+			continue
+		}
+		size := crc.RecordSize(tx.entries[i].Size())
+		if err := g.enter(&tx.entries[i], hashes[i], off, size); err != nil {
 			return 0, s.setPoison(err)
 		}
-		g.index.mustHold(h)
+		g.index.mustHold(hashes[i])
 		off += size
 	}
 	g.publish(end, revision)
