@@ -26,8 +26,9 @@ const (
 	// checkpoint: shorter ones are scanned as fast.
 	closeShare = 128
 	// checkpointRest is how many times the duration of a checkpoint passes, at least,
-	// until the next one begins.
-	checkpointRest = 4
+	// until the next one begins: filling 10 M keys takes 4 % longer for them. With 4 it
+	// took 14 %.
+	checkpointRest = 16
 
 	checkpointBuf = 1 << 20 // bytes written at once
 )

@@ -18,6 +18,9 @@ var mmapkvAdapter = adapter{
 		if c.durable {
 			opts.Durability = kv.SyncAlways
 		}
+		if c.withoutCheckpoints {
+			opts.CheckpointBytes = -1
+		}
 		s, err := kv.Open(filepath.Join(dir, "store"), opts)
 		return mmapkvStore{s}, err
 	},

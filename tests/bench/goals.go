@@ -138,6 +138,9 @@ func goalsAt(big int64) []goal {
 	most("open after SIGKILL over a rebuild, "+m+" keys", 0.25, ratio(sized("mmapkv", "open-kill", big), "ns_op", sized("mmapkv", "rebuild", big), "ns_op"))
 	most("open after SIGKILL over a rebuild, 10 M keys", 0.05, ratio(sized("mmapkv", "open-kill", goal10M), "ns_op", sized("mmapkv", "rebuild", goal10M), "ns_op"))
 	most("open after SIGKILL, 10 M over "+m+" keys", 1.5, ratio(sized("mmapkv", "open-kill", goal10M), "ns_op", sized("mmapkv", "open-kill", big), "ns_op"))
+	for _, keys := range []int64{big, goal10M} {
+		most("fill with checkpoints over one without, "+count(keys)+" keys", 1.05, metric("checkpoint", keys, "checkpoint"))
+	}
 	most("rebuild over scan and verify, 10 M keys", 2.5, metric("rebuild", goal10M, "of_verify"))
 	least("iterate over the best peer's speed, "+m+" keys", 1, best("iterate", big))
 	for _, keys := range []int64{big, goal10M} {

@@ -61,6 +61,8 @@ type config struct {
 	writers int   // goroutines that will Put at the same time
 	keys    int64 // that the store will hold
 	value   int   // bytes of each value
+
+	withoutCheckpoints bool // for mmapkv alone
 }
 
 // bytes of all keys and values.

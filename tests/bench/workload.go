@@ -86,6 +86,8 @@ var workloads = []workload{
 			{"put while growing, p99.9", "put_p999", nanoseconds}, {"the worst put", "put_max", nanoseconds},
 			{"get beside it, p99.9", "get_p999", nanoseconds}, {"the worst get", "get_max", nanoseconds}, {"keys that it came to, of all", "reached", times}},
 		run: runStall, lacks: any1},
+	{name: "checkpoint", about: "fill of a store that takes checkpoints in the background and of one that takes none, by turns", start: empty, rows: []row{
+		{"fill with checkpoints over without", "checkpoint", times}, {"the same of processor time", "checkpoint_cpu", times}}, run: runCheckpoint, lacks: onlyMmapkv},
 	{name: "durable-1", about: "durable puts from one goroutine; by turns with pages written and synced to an allocated file", start: empty,
 		rows: append(durableRows("1 goroutine"), row{"time over that of a synced page", "of_dsync", times}, row{"device bytes a put", "device_op", bytesOf}, row{"by the count of the process", "own_op", bytesOf}),
 		run:  runDurable(1), lacks: persistent, broad: true},

@@ -56,6 +56,46 @@ func (b *bench) fill(grouped bool) error {
 	return s.Close()
 }
 
+// runCheckpoint fills stores that take checkpoints and stores that take none, by turns.
+func runCheckpoint(b *bench) error {
+	b.started()
+	var took, busy [2][]float64 // with, without
+	fill := func(turn int) error {
+		c := b.cfg
+		c.withoutCheckpoints = turn == 1
+		s, err := b.a.open(b.Dir, c)
+		if err != nil {
+			return err
+		}
+		start := time.Now()
+		_, before := cpuTime()
+		if err := b.fillWith(s, false); err != nil {
+			return err
+		}
+		_, after := cpuTime()
+		took[turn] = append(took[turn], float64(time.Since(start)))
+		busy[turn] = append(busy[turn], float64(after-before))
+		if err := s.Close(); err != nil {
+			return err
+		}
+		if err := os.RemoveAll(b.Dir); err != nil {
+			return err
+		}
+		return os.Mkdir(b.Dir, 0o700)
+	}
+	end := time.Now().Add(4 * b.Time)
+	for len(took[0]) < 3 || len(took[0]) < 9 && time.Now().Before(end) {
+		for turn := range took {
+			if err := fill(turn); err != nil {
+				return err
+			}
+		}
+	}
+	b.out["checkpoint"] = median(took[0]) / median(took[1])
+	b.out["checkpoint_cpu"] = median(busy[0]) / median(busy[1])
+	return nil
+}
+
 func runOverwrite(b *bench) error {
 	p := newPicker(1, uint64(b.Keys))
 	if !b.a.grouped {
