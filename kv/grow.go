@@ -12,7 +12,7 @@ import (
 
 const (
 	midExtent    = 8 << 20  // bytes: extents double from minExtent to it,
-	maxExtent    = 64 << 20 // and are a 16th of the file then, up to this
+	maxExtent    = 64 << 20 // and are a 32nd of the file then, up to this
 	aheadLazy    = 8 << 20  // bytes faulted in ahead of the tail
 	aheadDurable = 1 << 20  // the same where each write is synced
 )
@@ -23,7 +23,7 @@ var errRevisions = fmt.Errorf("%w: the revisions are used up", ErrFull)
 // extentAfter is how much a file of the given length grows by: what is ahead of the
 // tail is disk that holds nothing.
 func extentAfter(size int64) int64 {
-	return min(max(min(size, midExtent), size/16, minExtent), maxExtent)
+	return min(max(min(size, midExtent), size/32, minExtent), maxExtent)
 }
 
 // slackAfter is how much of an extent may be left when the next one is allocated.
