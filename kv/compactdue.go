@@ -85,7 +85,11 @@ func (r *retry) withSpace(err error) bool {
 		r.tries++
 		return g != nil
 	}
-	if g == nil || s.opts.CompactAt < 0 || g.dead()+g.mortal.Load() < g.end.Load()/8 {
+	if g == nil || s.opts.CompactAt < 0 {
+		return false
+	}
+	g.index.loadNoted() // else what is dead may count as live; who needs what cannot be loaded will hear of it
+	if g.dead()+g.mortal.Load() < g.end.Load()/8 {
 		return false
 	}
 	release, err := s.compactAlone(s.closing)

@@ -60,7 +60,7 @@ type generation struct {
 	revision atomic.Uint64
 
 	last    int64        // offset of the last record, 0: there is none; guarded by index.mu
-	live    atomic.Int64 // bytes of live records; written under Store.mu
+	live    atomic.Int64 // bytes of live records, and of those that notes will replace; written under index.mu
 	count   atomic.Int64 // records in the log; written under Store.mu
 	mortal  atomic.Int64 // bytes of all records with a deadline; written under Store.mu
 	countAt atomic.Int64 // end at which to count what has expired

@@ -183,10 +183,11 @@ func (s *Store) Has(key []byte) (bool, error) {
 }
 
 // Len returns the number of keys. Keys that have expired count until a
-// compaction leaves them behind. It is 0 after Close, and where a read would fail.
+// compaction leaves them behind. It is 0 after Close, and where a read would fail. Soon
+// after an Open that followed a kill it may wait for the index to be loaded.
 func (s *Store) Len() int {
 	g, err := s.enter()
-	if err != nil {
+	if err != nil || g.index.loadNoted() != 0 {
 		return 0
 	}
 	return int(g.index.keys.Load())

@@ -49,7 +49,8 @@ import (
 //     displaced past it. So a slot that is deleted or moved from a full bucket
 //     leaves a marker; markers go when the segment is rewritten.
 //  5. A segment that still lies in a checkpoint has a bit in its directory entry.
-//     Who sees the bit waits until the segment is loaded, and looks again.
+//     Who sees the bit waits until the segment is loaded, with what was noted for it,
+//     and looks again.
 const (
 	offBits   = 40
 	offMask   = 1<<offBits - 1
@@ -83,6 +84,7 @@ type index struct {
 	over atomic.Pointer[index]
 
 	atHand atomic.Int64 // spare, as of its last change; stored under mu; 0 while the index is small
+	noted  atomic.Int64 // segments with notes; stored under mu; with any, keys is not exact
 
 	mu        sync.Mutex  // excludes snapshots from changes
 	ready     []chunk     // guarded by mu: for the step out of the heap, when it may come

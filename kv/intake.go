@@ -229,7 +229,7 @@ func (g *generation) enterAll(records []intakeRecord) error {
 	return nil
 }
 
-// enterTouched makes the index agree with at most touchAhead records, having
+// enterTouched makes the index agree with at most touchAhead records, or notes them, having
 // touched what it will look at: the slots, and then the records that these name. None
 // of the loads of a pass depends on another, so that their misses overlap.
 func (g *generation) enterTouched(records []intakeRecord) error {
@@ -237,7 +237,9 @@ func (g *generation) enterTouched(records []intakeRecord) error {
 	touched := 0
 	t := g.index.table.Load()
 	for i := range records {
-		touched += int(t.home(t.dir[records[i].hash>>t.shift].Load(), records[i].hash))
+		if entry := t.dir[records[i].hash>>t.shift].Load(); entry&unloaded == 0 {
+			touched += int(t.home(entry, records[i].hash))
+		}
 	}
 	for i := range records {
 		hints[i] = g.index.hint(records[i].hash)
@@ -253,16 +255,21 @@ func (g *generation) enterTouched(records []intakeRecord) error {
 		r := &records[i]
 		var old int64
 		var err error
-		if r.kind == codec.Delete {
+		switch {
+		case g.index.note(r): // what it replaces counts as live until the note is entered
+		case r.kind == codec.Delete:
 			old, err = g.index.remove(r.hash, r.key)
-		} else if old, err = g.index.put(r.hash, r.key, r.off); err == nil {
+		default:
+			old, err = g.index.put(r.hash, r.key, r.off)
+		}
+		if err != nil {
+			return err
+		}
+		if r.kind != codec.Delete {
 			live += r.size
 			if r.mortal {
 				mortal += r.size
 			}
-		}
-		if err != nil {
-			return err
 		}
 		if old != 0 {
 			p, _ := g.log.payload(old)

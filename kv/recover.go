@@ -216,7 +216,7 @@ func (s *Store) settle(g *generation, died bool) (err error) {
 		copy(copied, original)
 	}
 	if from != end || size != length || lost || g.tailWord().Load() != uint64(end) {
-		s.opts.Logger.Info("recovered", "path", s.path, "records", g.count.Load(), "keys", g.index.keys.Load(),
+		s.opts.Logger.Info("recovered", "path", s.path, "records", g.count.Load(),
 			"end", end, "durable", from, "cut", size-length)
 		if err := s.settleTail(g, from, end, length, first, doubt); err != nil {
 			return err

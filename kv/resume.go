@@ -24,6 +24,9 @@ type saved struct {
 	buf  []byte // guarded by index.mu: of one segment
 	lost int64  // guarded by index.mu: the record because of which damaged segments cannot be rebuilt, negated
 	gone bool   // guarded by index.mu: nor can the others be had any more
+
+	notes    [][]note // guarded by index.mu: by segment
+	settling bool     // guarded by index.mu: notes are being entered, into a segment that counts as loaded for that
 }
 
 // errDoubt: the checkpoint and the log may not belong together.
@@ -200,7 +203,7 @@ func newSavedIndex(v *saved) (*index, error) {
 	}
 	ix.table.Store(t)
 	ix.noteSpare()
-	v.left, v.buf = count, make([]byte, slots*8)
+	v.left, v.buf, v.notes = count, make([]byte, slots*8), make([][]note, count)
 	ix.saved = v
 	return ix, nil
 }
@@ -216,15 +219,16 @@ func (ix *index) ensure(h uint64) (off int64) {
 	return ix.load(h)
 }
 
-// load sees to it that the segment of h is there. If it cannot be had, it returns
+// load sees to it that the segment of h is there, as the log has it. If it cannot be had, it returns
 // what find does for a record that cannot be read. The caller holds mu.
 func (ix *index) load(h uint64) (off int64) {
 	t := ix.table.Load()
 	entry := t.dir[h>>t.shift].Load()
-	if entry&unloaded == 0 {
+	if entry&unloaded == 0 || ix.saved.settling {
 		return 0
 	}
 	v, id := ix.saved, segmentID(entry)
+	depth := ix.segs[id].depth
 	switch {
 	case v.gone:
 		return v.lost
@@ -234,8 +238,13 @@ func (ix *index) load(h uint64) (off int64) {
 	default:
 		return ix.rebuild()
 	}
-	// Published by the directory's entries: a reader that sees one of them sees the slots.
-	ix.point(t, h, ix.segs[id].depth, id)
+	if off := ix.settle(id); off != 0 {
+		return off
+	}
+	grown := ix.table.Load()
+	width := len(grown.dir) >> depth
+	first := int(h>>grown.shift) &^ (width - 1)
+	publish(grown.dir[first : first+width])
 	if v.left--; v.left == 0 {
 		ix.saved = nil
 		if region := t.chunks[0].region; region != nil {
@@ -243,6 +252,16 @@ func (ix *index) load(h uint64) (off int64) {
 		}
 	}
 	return 0
+}
+
+// publish makes the entries of a directory say that their segments are loaded: a reader
+// that sees one of them sees the slots.
+func publish(entries []atomic.Uint64) {
+	for i := range entries {
+		if entry := entries[i].Load(); entry&unloaded != 0 {
+			entries[i].Store((entry>>32+1)<<32 | uint64(segmentID(entry)))
+		}
+	}
 }
 
 // loadAll is load of all segments. The caller holds mu.
@@ -307,8 +326,8 @@ func (v *saved) read(dst []uint64, id uint32, h uint64) error {
 	return nil
 }
 
-// rebuild fills the segments that are not loaded yet from the log: the checkpoint is
-// not what was saved. The caller holds mu, and with it everybody up who needs one of
+// rebuild fills the segments that are not loaded yet from the log, and from their notes: the
+// checkpoint is not what was saved. The caller holds mu, and with it everybody up who needs one of
 // them.
 func (ix *index) rebuild() (off int64) {
 	v := ix.saved
@@ -333,12 +352,21 @@ func (ix *index) rebuild() (off int64) {
 	if err != nil {
 		return fail(off)
 	}
+	replaced := int64(0) // by what was noted for these segments: the others have none left
+	for _, notes := range v.notes {
+		n, off := v.enter(missing, notes)
+		if off != 0 {
+			return fail(off)
+		}
+		replaced += n
+	}
 	v.gone = true // unless all goes well
+	cleared := int64(0)
 	for i := range t.dir {
 		if entry := t.dir[i].Load(); entry&unloaded != 0 {
 			id := segmentID(entry)
 			clear(t.slots(uint64(id)))
-			ix.keys.Add(-int64(ix.segs[id].used))
+			cleared += int64(ix.segs[id].used)
 			ix.segs[id].used, ix.segs[id].marks = 0, 0
 		}
 	}
@@ -348,21 +376,14 @@ func (ix *index) rebuild() (off int64) {
 		if !ok {
 			return fail(off)
 		}
-		h := ix.hash.sum(key)
-		id := segmentID(t.dir[h>>t.shift].Load())
-		ix.keys.Add(1)
-		slot := h>>tagShift<<tagShift | uint64(off)>>3
-		if !ix.insert(id, t.slots(uint64(id)), h, slot) {
-			if err := ix.strand(slot); err != nil {
-				return fail(off)
-			}
+		if err := ix.add(ix.hash.sum(key), key, off); err != nil {
+			return fail(off)
 		}
 	}
-	for i := range t.dir {
-		if entry := t.dir[i].Load(); entry&unloaded != 0 {
-			t.dir[i].Store((entry>>32+1)<<32 | uint64(segmentID(entry)))
-		}
-	}
+	publish(ix.table.Load().dir)
+	ix.keys.Add(-cleared) // not before: the directory may grow with the keys
+	v.g.live.Add(-replaced)
+	ix.noted.Store(0)
 	ix.saved = nil
 	return 0
 }

@@ -153,10 +153,11 @@ func openCopied(t *testing.T, path string, opts *Options) *Store {
 // Goal: damage to segments of a checkpoint shows in nothing, whatever meets it first:
 // what is read, written and deleted is right before and after they are rebuilt from
 // the log, and the next checkpoint is whole. Method: a table of what is done first, on
-// copies of a store of which one segment, several, or all are damaged; the model says
-// what is there after it.
+// copies of a store of which one segment, several, or all are damaged, closed or killed
+// with more written behind the checkpoint; the model says what is there after it.
 func TestSegmentDamage(t *testing.T) {
 	a := atlasOf(t, 30_000)
+	k := a.killed(t, func(s *Store, want contents) { writeBehind(t, s, want) })
 	n := len(a.head.Segments)
 	if n < 8 {
 		t.Fatalf("%d segments", n)
@@ -293,12 +294,17 @@ func TestSegmentDamage(t *testing.T) {
 		}},
 		{"Close", func(s *Store, _ contents, _ []string) error { return s.Close() }},
 	}
-	for _, damaged := range [][]int{nil, {0}, {n - 1}, {n / 2, n/2 + 1}, all} {
+	for _, tc := range []struct {
+		of      *atlas
+		damaged []int
+	}{{a, nil}, {a, []int{0}}, {a, []int{n - 1}}, {a, []int{n / 2, n/2 + 1}}, {a, all}, {k, nil}, {k, []int{n / 2, n/2 + 1}}} {
+		a, damaged := tc.of, tc.damaged
 		for i, d := range deeds {
-			if few := len(damaged) < 2 || len(damaged) == n && invariants.Enabled; few && (i%4 != 1 || invariants.Enabled) {
+			few := len(damaged) < 2 && a != k || len(damaged) == n && invariants.Enabled
+			if few && (i%4 != 1 || invariants.Enabled) {
 				continue // in which nothing differs
 			}
-			t.Run(fmt.Sprintf("%d damaged, first %s", len(damaged), d.name), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%d damaged, killed %v, first %s", len(damaged), a == k, d.name), func(t *testing.T) {
 				path, want := a.copyTo(t, damaged), maps.Clone(a.want)
 				touch := damaged
 				if touch == nil {
@@ -342,10 +348,12 @@ func holdsUp(s *Store, i int) bool {
 // Goal: readers and writers go on while damaged segments are loaded and rebuilt in the
 // background, and each finds what it should. Method: as many goroutines as there are
 // parts of the keys, each of which alone writes its part and knows what is there;
-// followers that opened the same checkpoint look on.
+// followers that opened the same checkpoint look on; of a closed store, and of a killed one.
 func TestSegmentDamageMeanwhile(t *testing.T) {
-	a := atlasOf(t, 30_000)
+	closed := atlasOf(t, 30_000)
+	k := closed.killed(t, func(s *Store, want contents) { writeBehind(t, s, want) })
 	for round := range 4 {
+		a := []*atlas{closed, k}[round%2]
 		damaged := []int{round, round + 4}
 		path := a.copyTo(t, damaged)
 		s := a.open(t, path, false)
@@ -423,14 +431,19 @@ func TestSegmentDamageMeanwhile(t *testing.T) {
 // Goal: who only reads, and follows, is right with damaged segments too: in what was
 // there, in what the writer does meanwhile, and after a compaction, which makes it open
 // the next checkpoint. Method: a follower whose segments are met by reads, before and
-// after the writer has changed and deleted their keys.
+// after the writer has changed and deleted their keys; of a closed store, and of a killed one.
 func TestFollowerOfDamagedSegments(t *testing.T) {
-	a := atlasOf(t, 30_000)
-	all := make([]int, len(a.head.Segments))
+	closed := atlasOf(t, 30_000)
+	k := closed.killed(t, func(s *Store, want contents) { writeBehind(t, s, want) })
+	all := make([]int, len(closed.head.Segments))
 	for i := range all {
 		all[i] = i
 	}
-	for _, damaged := range [][]int{nil, {1, 3}, all} {
+	for _, tc := range []struct {
+		of      *atlas
+		damaged []int
+	}{{closed, nil}, {closed, []int{1, 3}}, {closed, all}, {k, nil}, {k, []int{1, 3}}} {
+		a, damaged := tc.of, tc.damaged
 		path, want := a.copyTo(t, damaged), maps.Clone(a.want)
 		f := a.open(t, path, true)
 		s := a.open(t, path, false)

@@ -18,7 +18,7 @@ import (
 func (ix *index) own(h uint64) (t *table, id uint32, slots []uint64) {
 	t = ix.table.Load()
 	entry := t.dir[h>>t.shift].Load()
-	id = uint32(entry)
+	id = segmentID(entry)
 	slots = t.slots(entry)
 	if n := len(ix.snapshots); n == 0 || ix.snapshots[n-1].epoch < ix.segs[id].epoch {
 		return t, id, slots
@@ -52,12 +52,14 @@ func (ix *index) own(h uint64) (t *table, id uint32, slots []uint64) {
 func (t *table) small() bool { return t.chunks[0].region == nil }
 
 // point makes the directory entries of all hashes that share h's first depth
-// bits name segment id.
+// bits name segment id. Readers wait for a segment that is not loaded, and for what it
+// splits into, as before.
 func (ix *index) point(t *table, h uint64, depth uint8, id uint32) {
 	width := len(t.dir) >> depth
 	first := int(h>>t.shift) &^ (width - 1)
 	for i := first; i < first+width; i++ {
-		t.dir[i].Store((t.dir[i].Load()>>32+1)<<32 | uint64(id))
+		entry := t.dir[i].Load()
+		t.dir[i].Store((entry>>32+1)<<32 | entry&unloaded | uint64(id))
 	}
 }
 
@@ -104,6 +106,11 @@ func (ix *index) reserve(keys int) error {
 	}
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
+	return ix.reserveLocked(keys)
+}
+
+// reserveLocked is reserve for those who hold mu.
+func (ix *index) reserveLocked(keys int) error {
 	if ix.table.Load().small() {
 		// It may leave the heap, and split on.
 		all := int(ix.keys.Load()) + keys
@@ -270,7 +277,7 @@ func (ix *index) vacate(id uint32, slots []uint64, pos int, left uint64) {
 // returns false where more segments would not help.
 func (ix *index) relieve(h uint64) (bool, error) {
 	t := ix.table.Load()
-	id := uint32(t.dir[h>>t.shift].Load())
+	id := segmentID(t.dir[h>>t.shift].Load())
 	seg := ix.segs[id]
 	slots := int(t.mask+1) * bucketSlots
 	if int(seg.used) < slots/4 {
@@ -310,7 +317,7 @@ func (ix *index) rewrite(h uint64, split bool) error {
 		return ix.enlarge(int(t.mask+1) * bucketSlots)
 	}
 	entry := t.dir[h>>t.shift].Load()
-	old := ix.segs[uint32(entry)]
+	old := ix.segs[segmentID(entry)]
 	var to [2]uint32
 	depth := old.depth
 	n := 1
@@ -352,7 +359,7 @@ func (ix *index) rewrite(h uint64, split bool) error {
 	} else {
 		ix.point(t, h, depth, to[0])
 	}
-	ix.retire(uint32(entry))
+	ix.retire(segmentID(entry))
 	return nil
 }
 
@@ -437,6 +444,7 @@ func (ix *index) enlarge(slots int) error {
 		}
 	}
 	t2 := newTable(0, slots, chunks)
+	t2.dir[0].Store(t.dir[0].Load() & unloaded) // see point
 	old := t.slots(0)
 	seg := ix.segs[0]
 	ix.segs[0] = segment{epoch: ix.epoch}

@@ -41,10 +41,10 @@ type Stats struct {
 
 // Stats returns the figures of now. They are read one by one while writers go
 // on, so that they need not fit each other to the byte. After Close, and where a
-// read would fail, they are 0, but for Corruptions.
+// read would fail, they are 0, but for Corruptions. They may wait as Len does.
 func (s *Store) Stats() Stats {
 	g, err := s.enter()
-	if err != nil {
+	if err != nil || g.index.loadNoted() != 0 {
 		return Stats{Corruptions: s.corruptions.count.Load()}
 	}
 	durable, err := s.durable(g)

@@ -102,6 +102,10 @@ var plantedFaults = []struct {
 		".", "TestAccidents", nil},
 	{"the segments behind a lost one are lost", []edit{{"kv/resume.go", "	case v.gone:\n", "	case v.lost != 0:\n"}},
 		"kv", "TestLostSegments", nil},
+	{"a record behind the checkpoint is forgotten", []edit{{"kv/notes.go", "replaced, off := v.enter(ix, v.notes[id])", "replaced, off := v.enter(ix, v.notes[id][1:])"}},
+		"kv", "TestNotesAgree", nil},
+	{"a record behind the checkpoint is entered before an earlier one", []edit{{"kv/notes.go", "*notes = append(*notes, note{r.hash, r.off, r.kind})", "*notes = append([]note{{r.hash, r.off, r.kind}}, *notes...)"}},
+		"kv", "TestNotesAgree", nil},
 }
 
 // Goal: the laboratory finds what it is there to find.
