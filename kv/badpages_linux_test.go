@@ -199,3 +199,56 @@ func TestRecoveryLeavesSealedPages(t *testing.T) {
 		}
 	}
 }
+
+// Goal: a page that cannot be read is met by the entering of notes as by any other read: what
+// needs it has an error, all else goes on, and the notes are still there when it can be read.
+// Method: the page of a record behind the checkpoint, and that of one which such a record
+// replaces, made unreadable in an open store that has loaded nothing; everything is read, by
+// single reads and by the pass in the background, before and after it can be read again.
+func TestNotesBadPages(t *testing.T) {
+	a := atlasOf(t, 30_000)
+	into := len(a.head.Segments) / 2
+	keys := a.keysIn([]int{into}, 20)
+	k := a.killed(t, func(s *Store, want contents) {
+		for _, key := range keys {
+			want.put(t, s, key, "behind the checkpoint")
+		}
+	})
+	for _, replaced := range []bool{false, true} {
+		s := k.open(t, k.copyTo(t, nil), false)
+		g := s.gen.Load()
+		off := g.index.saved.notes[into][10].off
+		if replaced {
+			was := a.open(t, a.copyTo(t, nil), true)
+			key, _ := g.log.key(off)
+			off = was.gen.Load().find(was.gen.Load().index.hash.sum(key), key)
+		}
+		size := int64(os.Getpagesize())
+		page := g.bytes()[off&^(size-1):]
+		page = page[:min(size, int64(len(page)))]
+		if err := syscall.Mprotect(page, syscall.PROT_NONE); err != nil {
+			t.Fatal(err)
+		}
+		s.loadRest(g)
+		failed := 0
+		for key, value := range k.want {
+			v, err := s.Get([]byte(key))
+			switch bad := errors.Is(err, ErrCorrupt) || errors.Is(err, ErrFault); {
+			case bad:
+				failed++
+			case err != nil || string(v) != value:
+				t.Fatalf("%q is %q, %v, want %q", key, v, err, value)
+			}
+			if k.segmentOf(key) == into && !errors.Is(err, ErrCorrupt) {
+				t.Fatalf("%q of the segment is %q, %v", key, v, err)
+			}
+		}
+		if n, of := loaded(s); n != of-1 || failed > 2*len(k.want)/of {
+			t.Errorf("%d segments of %d are loaded, %d keys of %d fail", n, of, failed, len(k.want))
+		}
+		if err := syscall.Mprotect(page, syscall.PROT_READ|syscall.PROT_WRITE); err != nil {
+			t.Fatal(err)
+		}
+		k.want.must(t, s)
+	}
+}

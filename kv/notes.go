@@ -17,8 +17,8 @@ type note struct {
 }
 
 // maxNotes is how many notes a segment has at most. They take less than a fifth of the
-// segment's own memory; whoever meets it first waits some three times as long as without; and
-// where so many records meet it, its loading is little beside theirs.
+// segment's own memory; whoever meets it first waits two to three times as long as without;
+// and where more records meet it, its loading is little beside theirs.
 const maxNotes = segmentSlots / 16
 
 // note notes r if its segment has not been loaded, and has room for the note. Else r is to
@@ -94,10 +94,13 @@ func (v *saved) try(id uint32) (off int64) {
 		t := ix.table.Load()
 		for _, n := range v.notes[id] {
 			off = n.off
-			key, err := v.key(n)
-			if err != nil {
+			if _, err := v.key(n); err != nil { // in a pass of its own, whose misses overlap
 				return err
 			}
+		}
+		for _, n := range v.notes[id] {
+			off = n.off
+			key, _ := v.g.log.key(off)
 			ix.probe(t, t.slots(uint64(id)), n.hash, key)
 		}
 		return ix.reserveLocked(1) // chance splits a segment once for so few keys
