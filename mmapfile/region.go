@@ -5,6 +5,7 @@ package mmapfile
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -48,31 +49,40 @@ func NewRegion(n int, hugePages bool) (*Region, error) {
 	return r, nil
 }
 
-// AdviseHuge asks the kernel to make huge pages of the region's in the background,
-// where it can: after it was filled, for a region that was made without.
-func (r *Region) AdviseHuge() {
-	if len(r.Words) > 0 {
-		adviseHuge(unsafe.Slice((*byte)(unsafe.Pointer(&r.Words[0])), len(r.Words)*8))
+// MakeHuge makes huge pages of the region's, where the kernel can: after it was filled,
+// for a region that was made without. It copies all of it, 2 MiB at a time, for which
+// those wait that touch them meanwhile; more is called before each, until it returns false.
+func (r *Region) MakeHuge(more func() bool) {
+	b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(r.Words))), len(r.Words)*8)
+	adviseHuge(b)
+	for piece := range slices.Chunk(b, hugePageSize) {
+		if !more() {
+			break
+		}
+		collapse(piece)
 	}
 	runtime.KeepAlive(r)
 }
 
-// mapAnonymous maps size bytes of zeros. For huge pages it maps so much more that
-// an aligned part of size bytes lies in it, and gives the ends back: that adds no
-// area to the kernel's table, so it does not fail.
+// mapAnonymous maps size bytes of zeros. Where there is room for a huge page it maps so
+// much more that an aligned part of size bytes lies in it, and gives the ends back: that
+// adds no area to the kernel's table, so it does not fail.
 func mapAnonymous(size int64, hugePages bool) (*span, error) {
 	total := size
-	if hugePages {
+	aligned := hugePages || size >= hugePageSize
+	if aligned {
 		total += hugePageSize
 	}
 	s, err := mapSpan(-1, total, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|mapNoReserve)
-	if err != nil || !hugePages {
+	if err != nil || !aligned {
 		return s, err
 	}
 	if head := int64(-uintptr(s.base) % hugePageSize); head > 0 {
 		s.behead(head)
 	}
 	s.trim(size)
-	adviseHuge(unsafe.Slice((*byte)(s.base), size))
+	if hugePages {
+		adviseHuge(unsafe.Slice((*byte)(s.base), size))
+	}
 	return s, nil
 }

@@ -23,7 +23,7 @@ func TestRegion(t *testing.T) {
 				continue
 			}
 			align := uintptr(pageSize)
-			if huge {
+			if huge || n*8 >= hugePageSize {
 				align = hugePageSize
 			}
 			if base := uintptr(unsafe.Pointer(&r.Words[0])); base%align != 0 {

@@ -23,6 +23,8 @@ func forget([]byte) {}
 // itself.
 func adviseHuge([]byte) {}
 
+func collapse([]byte) {}
+
 // fileSystem tells the kind of file system that an open file lies on.
 func fileSystem(fd int) (name string, remote bool) {
 	var st unix.Statfs_t

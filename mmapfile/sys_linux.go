@@ -66,6 +66,10 @@ func forget(b []byte) { _ = unix.Madvise(b, unix.MADV_DONTNEED) }
 
 func adviseHuge(b []byte) { _ = unix.Madvise(b, unix.MADV_HUGEPAGE) }
 
+// collapse makes one of the pages of b now, since Linux 6.1. Advice alone leaves it to a
+// kernel thread, which by default looks at 16 MiB of all processes every 10 seconds.
+func collapse(b []byte) { _ = unix.Madvise(b, unix.MADV_COLLAPSE) }
+
 // fileSystems are the kinds by the number that statfs tells. A remote one does not
 // keep mappings and locks coherent between machines, or with its host. Some
 // numbers are not in linux/magic.h: they are the file systems' own.

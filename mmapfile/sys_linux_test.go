@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -131,25 +132,68 @@ func TestAreas(t *testing.T) {
 }
 
 // rss is how many bytes of path's mappings have a page behind them.
-func rss(t *testing.T, path string) (bytesIn int64) {
+func rss(t *testing.T, path string) int64 {
 	t.Helper()
-	smaps, err := os.ReadFile("/proc/self/smaps")
+	return smaps(t, "Rss", func(area string) bool { return strings.HasSuffix(area, path+"\n") })
+}
+
+// smaps sums up what the kernel tells, in bytes, of the areas that are ours.
+func smaps(t *testing.T, what string, ours func(area string) bool) (total int64) {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/smaps")
 	must(t, err)
-	ours := false
-	for line := range strings.Lines(string(smaps)) {
+	of := false
+	for line := range strings.Lines(string(b)) {
 		name, value, _ := strings.Cut(line, ":")
 		switch {
 		case strings.Contains(name, "-"):
-			ours = strings.HasSuffix(line, path+"\n")
-		case ours && name == "Rss":
+			of = ours(line)
+		case of && name == what:
 			var kib int64
 			if _, err := fmt.Sscan(value, &kib); err != nil {
 				t.Fatal(err)
 			}
-			bytesIn += kib << 10
+			total += kib << 10
 		}
 	}
-	return bytesIn
+	return total
+}
+
+// Goal: what was filled without huge pages is in huge pages after it, as many as wanted, and
+// holds what it held. Method: the kernel's account of the region's area, before and after.
+func TestMakeHuge(t *testing.T) {
+	huge := func(r *Region) int64 {
+		base := uintptr(unsafe.Pointer(&r.Words[0]))
+		return smaps(t, "AnonHugePages", func(area string) bool {
+			var from, to uintptr
+			_, err := fmt.Sscanf(area, "%x-%x", &from, &to)
+			return err == nil && from <= base && base < to
+		}) / hugePageSize
+	}
+	filled := func(advised bool) *Region {
+		r, err := NewRegion(4*hugePageSize/8, advised)
+		must(t, err)
+		for i := range r.Words {
+			r.Words[i] = uint64(i)
+		}
+		return r
+	}
+	r := filled(false)
+	if huge(r) != 0 {
+		t.Skip("SKIPPED: the kernel gives huge pages unasked")
+	}
+	left := 3
+	r.MakeHuge(func() bool { left--; return left > 0 })
+	if n := huge(r); n == 0 && huge(filled(true)) == 0 {
+		t.Skip("SKIPPED: the kernel gives no huge pages")
+	} else if n != 2 {
+		t.Errorf("%d huge pages, want 2", n)
+	}
+	for i, word := range r.Words {
+		if word != uint64(i) {
+			t.Fatalf("word %d became %d", i, word)
+		}
+	}
 }
 
 // Goal: populating brings in the pages of the range, either way. Method: count the

@@ -47,7 +47,7 @@ func (d *Dir) Close()      {}
 // NewRegion returns an error that matches errors.ErrUnsupported.
 func NewRegion(int, bool) (*Region, error) { return nil, errUnsupported }
 
-func (r *Region) AdviseHuge()                      {}
+func (r *Region) MakeHuge(func() bool)             {}
 func (f *File) Size() int64                        { return 0 }
 func (f *File) Mapping() *Mapping                  { return nil }
 func (f *File) FileSystem() string                 { return "" }
