@@ -206,14 +206,7 @@ func TestRecoveryLeavesSealedPages(t *testing.T) {
 // replaces, made unreadable in an open store that has loaded nothing; everything is read, by
 // single reads and by the pass in the background, before and after it can be read again.
 func TestNotesBadPages(t *testing.T) {
-	a := atlasOf(t, 30_000)
-	into := len(a.head.Segments) / 2
-	keys := a.keysIn([]int{into}, 20)
-	k := a.killed(t, func(s *Store, want contents) {
-		for _, key := range keys {
-			want.put(t, s, key, "behind the checkpoint")
-		}
-	})
+	a, k, into, _ := oneNoted(t, 30_000)
 	for _, replaced := range []bool{false, true} {
 		s := k.open(t, k.copyTo(t, nil), false)
 		g := s.gen.Load()

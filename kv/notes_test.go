@@ -476,16 +476,14 @@ func viewOf(g *generation) counted {
 	}
 }
 
-// Goal: where a note cannot be entered, because its record was changed beneath, or cannot be
-// read, or there is no memory, the keys of its segment are ErrCorrupt, to read and to
-// write, and all others go on; Len and Stats say nothing; nothing is poisoned; and once
-// the cause is gone, the note is still there. Method: each cause is brought about in an
-// open store that has loaded nothing, and ended.
-func TestNotesCannotBeEntered(t *testing.T) {
-	a := atlasOf(t, 60_000)
-	into := len(a.head.Segments) / 2
-	keys := a.keysIn([]int{into}, 20)
-	k := a.killed(t, func(s *Store, want contents) {
+// oneNoted returns a store of n keys, and what a kill left of it after 20 keys of the segment
+// in its middle were written behind the checkpoint: all put, the fourth deleted again.
+func oneNoted(t *testing.T, n int) (a, k *atlas, into int, keys []string) {
+	t.Helper()
+	a = atlasOf(t, n)
+	into = len(a.head.Segments) / 2
+	keys = a.keysIn([]int{into}, 20)
+	return a, a.killed(t, func(s *Store, want contents) {
 		for _, key := range keys {
 			want.put(t, s, key, "behind the checkpoint")
 		}
@@ -493,7 +491,16 @@ func TestNotesCannotBeEntered(t *testing.T) {
 			t.Fatal(err)
 		}
 		delete(want, keys[3])
-	})
+	}), into, keys
+}
+
+// Goal: where a note cannot be entered, because its record was changed beneath, or cannot be
+// read, or there is no memory, the keys of its segment are ErrCorrupt, to read and to
+// write, and all others go on; Len and Stats say nothing; nothing is poisoned; and once
+// the cause is gone, the note is still there. Method: each cause is brought about in an
+// open store that has loaded nothing, and ended.
+func TestNotesCannotBeEntered(t *testing.T) {
+	_, k, into, keys := oneNoted(t, 60_000)
 	change := func(at int) func(s *Store) (undo func()) {
 		return func(s *Store) func() {
 			g := s.gen.Load()
@@ -582,14 +589,7 @@ var partsOfNote = []struct {
 // loaded is ErrCorrupt from then on, and the rest goes on. Method: what is needed last
 // before they are entered, memory, is what changes a record.
 func TestNotesBrokenOff(t *testing.T) {
-	a := atlasOf(t, 60_000)
-	into := len(a.head.Segments) / 2
-	keys := a.keysIn([]int{into}, 20)
-	k := a.killed(t, func(s *Store, want contents) {
-		for _, key := range keys {
-			want.put(t, s, key, "behind the checkpoint")
-		}
-	})
+	_, k, into, _ := oneNoted(t, 60_000)
 	s := k.open(t, k.copyTo(t, nil), false)
 	g := s.gen.Load()
 	early := k.keysIn([]int{0}, 1<<30)
