@@ -222,7 +222,7 @@ func TestNotesBadPages(t *testing.T) {
 		if err := syscall.Mprotect(page, syscall.PROT_NONE); err != nil {
 			t.Fatal(err)
 		}
-		s.loadRest(g)
+		s.loadRest(t.Context(), g)
 		failed := 0
 		for key, value := range k.want {
 			v, err := s.Get([]byte(key))

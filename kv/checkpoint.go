@@ -55,7 +55,7 @@ func (s *Store) checkpointIfDue(g *generation) (early bool) {
 	}
 	s.spawn(func() {
 		defer s.checkpointing.Store(false)
-		s.loadRest(g) // which lets others have the index in between, as a view does not
+		s.loadRest(s.closing, g) // which lets others have the index in between, as a view does not
 		start, end := time.Now(), g.end.Load()
 		f, err := s.writeCheckpoint(g, boot)
 		if err == nil {

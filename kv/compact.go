@@ -183,7 +183,10 @@ func (c *compaction) abandon() {
 
 // copyMost copies the live records while writers go on, until little is left.
 func (c *compaction) copyMost() error {
-	c.s.loadRest(c.old) // which lets others have the index in between, as a view does not
+	c.s.loadRest(c.ctx, c.old) // which lets others have the index in between, as a view does not
+	if err := c.ended(); err != nil {
+		return err
+	}
 	v, err := c.old.view()
 	if err != nil {
 		return err

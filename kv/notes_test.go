@@ -439,7 +439,7 @@ func notesAgree(t *testing.T, seed uint64) (path string, err error) {
 		}
 		switch rng.IntN(4) {
 		case 0:
-			got.loadRest(g)
+			got.loadRest(t.Context(), g)
 		case 1:
 			if n := got.Len(); n != len(want) {
 				return fmt.Errorf("Len is %d, want %d", n, len(want))

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"iter"
@@ -432,7 +433,7 @@ func (s *Store) finishResume(g *generation) {
 		return
 	}
 	s.spawn(func() {
-		s.loadRest(g)
+		s.loadRest(s.closing, g)
 		s.makeHuge(g)
 		s.verifyRest(g)
 	})
@@ -455,10 +456,11 @@ func (s *Store) makeHuge(g *generation) {
 }
 
 // loadRest loads one segment after the other, with pauses in which those get the lock
-// who cannot wait for theirs. Who needs a segment that is lost will hear of it.
-func (s *Store) loadRest(g *generation) {
+// who cannot wait for theirs, until ctx ends or the store is closed. Who needs a segment that
+// is lost will hear of it.
+func (s *Store) loadRest(ctx context.Context, g *generation) {
 	ix := g.index
-	for i := uint64(0); s.closing.Err() == nil; i++ {
+	for i := uint64(0); ctx.Err() == nil && s.closing.Err() == nil; i++ {
 		start := time.Now()
 		ix.mu.Lock()
 		t := ix.table.Load()

@@ -285,7 +285,7 @@ func TestSegmentDamage(t *testing.T) {
 		}},
 		{"loaded in the background", func(s *Store, _ contents, _ []string) error {
 			g := s.gen.Load()
-			s.loadRest(g)
+			s.loadRest(t.Context(), g)
 			s.verifyRest(g)
 			if g.index.saved != nil || g.unverified.Load() != 0 {
 				return fmt.Errorf("not loaded, or %d bytes not verified", g.unverified.Load())
@@ -571,7 +571,7 @@ func TestUnseenDamage(t *testing.T) {
 						want.put(t, s, fmt.Sprint("new ", i), "value")
 					}
 					readAll()
-					s.loadRest(g)
+					s.loadRest(t.Context(), g)
 					s.verifyRest(g)
 					if n := g.unverified.Load(); n != covered {
 						t.Errorf("%d bytes count as not verified, of %d", n, covered)
@@ -623,7 +623,7 @@ func TestLostSegments(t *testing.T) {
 		s := openCopied(t, path, w.options())
 		defer s.Close()
 		if background {
-			s.loadRest(s.gen.Load())
+			s.loadRest(t.Context(), s.gen.Load())
 			s.verifyRest(s.gen.Load())
 		}
 		isBad := make(map[string]bool)
