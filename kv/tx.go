@@ -3,7 +3,6 @@ package kv
 import (
 	"fmt"
 	"time"
-	"unsafe"
 
 	"github.com/mmapkv/mmapkv/codec"
 	"github.com/mmapkv/mmapkv/crc"
@@ -127,8 +126,7 @@ func (tx *Tx) add(op string, e codec.Entry) error {
 		return nil
 	}
 	e.Key = tx.copy(e.Key)
-	// Nobody changes the copy.
-	tx.at[unsafe.String(unsafe.SliceData(e.Key), len(e.Key))] = len(tx.entries)
+	tx.at[string(e.Key)] = len(tx.entries)
 	tx.entries = append(tx.entries, e)
 	return nil
 }
