@@ -179,7 +179,8 @@ func (b *bench) fillWith(s Store, grouped bool) error {
 	return g.flush(s)
 }
 
-// warm reads everything once, so that no measurement waits for a disk.
+// warm reads everything once, so that no measurement waits for a disk, and lets the store
+// come to rest.
 func (b *bench) warm() error {
 	count := int64(0)
 	touched := byte(0)
@@ -199,7 +200,21 @@ func (b *bench) warm() error {
 	}
 	p := newPicker(99, uint64(b.Keys))
 	_, _, err = rate(min(b.Time, time.Second), 200_000, b.getter(p.next))
+	settle(time.Minute)
 	return err
+}
+
+// settle waits until the store works no more in the background, but not for ever: some
+// have things to do after they were opened.
+func settle(most time.Duration) {
+	const step = 200 * time.Millisecond
+	for end := time.Now().Add(most); time.Now().Before(end); {
+		_, before := cpuTime()
+		time.Sleep(step)
+		if _, after := cpuTime(); after-before < step/20 {
+			return
+		}
+	}
 }
 
 // use takes the work's results, so that the compiler leaves none of it out.
