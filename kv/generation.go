@@ -207,21 +207,16 @@ func (g *generation) touchTail() { g.tailWord().Add(0) }
 
 // enter makes the index agree with the record of e, which is at off and takes
 // size bytes. The caller holds index.mu.
-func (g *generation) enter(e *codec.Entry, h uint64, off, size int64) (err error) {
-	var old, live, mortal int64
-	if e.Kind == codec.Delete {
-		old, err = g.index.remove(h, e.Key)
-	} else if old, err = g.index.put(h, e.Key, off); err == nil {
+func (g *generation) enter(e *codec.Entry, h uint64, off, size int64) error {
+	var live, mortal int64
+	replaced, err := g.index.apply(e.Kind, h, e.Key, off)
+	if err == nil && e.Kind != codec.Delete {
 		live = size
 		if e.Expiry != 0 {
 			mortal = size
 		}
 	}
-	if old != 0 {
-		p, _ := g.log.payload(old)
-		live -= crc.RecordSize(len(p))
-	}
-	g.book(live, mortal, 1, off)
+	g.book(live-replaced, mortal, 1, off)
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/mmapkv/mmapkv/codec"
 	"github.com/mmapkv/mmapkv/crc"
 	"github.com/mmapkv/mmapkv/internal/invariants"
 	"github.com/mmapkv/mmapkv/internal/prefetch"
@@ -179,6 +180,13 @@ func (t *table) slots(entry uint64) []uint64 {
 	id := segmentID(entry)
 	base := int(id%chunkSegments) << segmentBits
 	return t.chunks[id/chunkSegments].words[base : base+int(t.mask+1)*bucketSlots]
+}
+
+// entries returns the directory's entries of all hashes that share h's first depth bits.
+func (t *table) entries(h uint64, depth uint8) []atomic.Uint64 {
+	width := len(t.dir) >> depth
+	first := int(h>>t.shift) &^ (width - 1)
+	return t.dir[first : first+width]
 }
 
 // home returns a word of the home bucket of h in the segment of a directory entry: to
@@ -376,6 +384,23 @@ func (ix *index) remove(h uint64, key []byte) (int64, error) {
 		return off, ix.rewrite(h, false)
 	}
 	return off, nil
+}
+
+// apply makes the index agree with a record of key at off, the newest there is, and returns
+// how long the record is that it replaces, or 0. It fails as put and remove do. The caller
+// holds mu.
+func (ix *index) apply(kind codec.Kind, h uint64, key []byte, off int64) (replaced int64, err error) {
+	var old int64
+	if kind == codec.Delete {
+		old, err = ix.remove(h, key)
+	} else {
+		old, err = ix.put(h, key, off)
+	}
+	if old != 0 {
+		p, _ := ix.log.payload(old)
+		replaced = crc.RecordSize(len(p))
+	}
+	return replaced, err
 }
 
 // overflow puts a key that is in no slot yet into the overflow index.

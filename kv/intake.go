@@ -5,7 +5,6 @@ import (
 	"sync/atomic"
 
 	"github.com/mmapkv/mmapkv/codec"
-	"github.com/mmapkv/mmapkv/crc"
 	"github.com/mmapkv/mmapkv/mmapfile"
 )
 
@@ -253,27 +252,18 @@ func (g *generation) enterTouched(records []intakeRecord) error {
 	var live, mortal int64
 	for i := range records {
 		r := &records[i]
-		var old int64
-		var err error
-		switch {
-		case g.index.note(r): // what it replaces counts as live until the note is entered
-		case r.kind == codec.Delete:
-			old, err = g.index.remove(r.hash, r.key)
-		default:
-			old, err = g.index.put(r.hash, r.key, r.off)
-		}
-		if err != nil {
-			return err
+		if !g.index.note(r) { // what a noted one replaces counts as live until the note is entered
+			replaced, err := g.index.apply(r.kind, r.hash, r.key, r.off)
+			if err != nil {
+				return err
+			}
+			live -= replaced
 		}
 		if r.kind != codec.Delete {
 			live += r.size
 			if r.mortal {
 				mortal += r.size
 			}
-		}
-		if old != 0 {
-			p, _ := g.log.payload(old)
-			live -= crc.RecordSize(len(p))
 		}
 	}
 	g.book(live, mortal, int64(len(records)), records[len(records)-1].off)

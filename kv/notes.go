@@ -4,7 +4,6 @@ import (
 	"runtime"
 
 	"github.com/mmapkv/mmapkv/codec"
-	"github.com/mmapkv/mmapkv/crc"
 )
 
 // note is of a record behind the end of a checkpoint, which the segment of its key is to
@@ -60,11 +59,11 @@ func (ix *index) loadNoted() (off int64) {
 	return off
 }
 
-// settle enters the notes of segment id, whose slots are those of the checkpoint. If
+// enterNotes enters the notes of segment id, whose slots are those of the checkpoint. If
 // they cannot be entered, it returns what find does for a record that cannot be read. The
 // caller holds mu. The segment may split, as any other, for until the caller publishes them
 // nobody else sees it or its parts.
-func (ix *index) settle(id uint32) (off int64) {
+func (ix *index) enterNotes(id uint32) (off int64) {
 	v := ix.saved
 	if len(v.notes[id]) == 0 {
 		return 0
@@ -73,9 +72,9 @@ func (ix *index) settle(id uint32) (off int64) {
 	if off := v.try(id); off != 0 {
 		return -off
 	}
-	v.settling = true
+	v.entering = true
 	replaced, off := v.enter(ix, v.notes[id])
-	v.settling = false
+	v.entering = false
 	if off != 0 {
 		v.lost, v.gone = -off, true
 		return v.lost
@@ -122,19 +121,11 @@ func (v *saved) enter(ix *index, notes []note) (replaced, off int64) {
 			if err != nil {
 				return err
 			}
-			var old int64
-			if n.kind == codec.Delete {
-				old, err = ix.remove(n.hash, key)
-			} else {
-				old, err = ix.put(n.hash, key, n.off)
-			}
+			size, err := ix.apply(n.kind, n.hash, key, n.off)
 			if err != nil {
 				return err
 			}
-			if old != 0 {
-				p, _ := ix.log.payload(old)
-				replaced += crc.RecordSize(len(p))
-			}
+			replaced += size
 		}
 		return nil
 	})

@@ -300,14 +300,14 @@ func TestSplitStaysHidden(t *testing.T) {
 			}
 			return len(dir) - hidden
 		}
-		ix.saved.settling = true
+		ix.saved.entering = true
 		if _, err := ix.relieve(0); err != nil {
 			t.Fatal(err)
 		}
 		if n := entries(); n != 0 {
 			t.Errorf("%d keys: %d entries of the directory show a segment that is not there", keys, n)
 		}
-		ix.saved.settling = false
+		ix.saved.entering = false
 		ix.mu.Unlock()
 	}
 }

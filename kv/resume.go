@@ -27,7 +27,7 @@ type saved struct {
 	gone bool   // guarded by index.mu: nor can the others be had any more
 
 	notes    [][]note // guarded by index.mu: by segment
-	settling bool     // guarded by index.mu: notes are being entered, into a segment that counts as loaded for that
+	entering bool     // guarded by index.mu: notes are being entered, into a segment that counts as loaded for that
 }
 
 // errDoubt: the checkpoint and the log may not belong together.
@@ -225,7 +225,7 @@ func (ix *index) ensure(h uint64) (off int64) {
 func (ix *index) load(h uint64) (off int64) {
 	t := ix.table.Load()
 	entry := t.dir[h>>t.shift].Load()
-	if entry&unloaded == 0 || ix.saved.settling {
+	if entry&unloaded == 0 || ix.saved.entering {
 		return 0
 	}
 	v, id := ix.saved, segmentID(entry)
@@ -239,13 +239,10 @@ func (ix *index) load(h uint64) (off int64) {
 	default:
 		return ix.rebuild()
 	}
-	if off := ix.settle(id); off != 0 {
+	if off := ix.enterNotes(id); off != 0 {
 		return off
 	}
-	grown := ix.table.Load()
-	width := len(grown.dir) >> depth
-	first := int(h>>grown.shift) &^ (width - 1)
-	publish(grown.dir[first : first+width])
+	publish(ix.table.Load().entries(h, depth))
 	if v.left--; v.left == 0 {
 		ix.saved = nil
 	}
@@ -340,10 +337,8 @@ func (ix *index) rebuild() (off int64) {
 		h := ix.hash.sum(r.entry.Key)
 		switch {
 		case t.dir[h>>t.shift].Load()&unloaded == 0:
-		case r.entry.Kind == codec.Delete:
-			_, err = missing.remove(h, r.entry.Key)
 		default:
-			_, err = missing.put(h, r.entry.Key, r.off)
+			_, err = missing.apply(r.entry.Kind, h, r.entry.Key, r.off)
 		}
 		return err
 	})
@@ -451,7 +446,7 @@ func (s *Store) makeHuge(g *generation) {
 	region.MakeHuge(func() bool {
 		time.Sleep(time.Since(last))
 		last = time.Now()
-		return s.closing.Err() == nil
+		return s.closing.Err() == nil && s.gen.Load() == g
 	})
 }
 

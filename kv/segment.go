@@ -55,11 +55,10 @@ func (t *table) small() bool { return t.chunks[0].region == nil }
 // bits name segment id. Readers wait for a segment that is not loaded, and for what it
 // splits into, as before.
 func (ix *index) point(t *table, h uint64, depth uint8, id uint32) {
-	width := len(t.dir) >> depth
-	first := int(h>>t.shift) &^ (width - 1)
-	for i := first; i < first+width; i++ {
-		entry := t.dir[i].Load()
-		t.dir[i].Store((entry>>32+1)<<32 | entry&unloaded | uint64(id))
+	entries := t.entries(h, depth)
+	for i := range entries {
+		entry := entries[i].Load()
+		entries[i].Store((entry>>32+1)<<32 | entry&unloaded | uint64(id))
 	}
 }
 
