@@ -157,10 +157,20 @@ func takePresence(f file) error {
 	return err
 }
 
-// writerLives tells whether somebody may write to f, but for this handle.
-func writerLives(f file) bool {
+// writerLives tells whether there is somebody who may write to f, the file at the path, or who may yet come to do so from
+// one that it has replaced. It is for handles that only read.
+func (s *Store) writerLives(f file) bool {
 	present, err := f.ByteLocked(presenceLock)
-	return err == nil && present || liveHolder(f.Mapping()) != 0
+	if err == nil && present || liveHolder(f.Mapping()) != 0 {
+		return true
+	}
+	company, err := s.disk.OpenName(s.path)
+	if err != nil {
+		return false
+	}
+	defer company.Close()
+	shared, err := company.Shared()
+	return err == nil && shared
 }
 
 // awaitTurn waits for the turn in f. Who waits is woken when a turn ends, and looks by itself
