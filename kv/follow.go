@@ -100,6 +100,11 @@ func (s *Store) takeIn(g *generation, end int64) (off int64, err error) {
 	scan := newScanner(g, log[:end])
 	scan.off, scan.revision = g.end.Load(), g.revision.Load()
 	for scan.off < end {
+		if end-scan.off > takeInShort && g.applying.Load() == nil {
+			if err := s.takeInSingles(g, &scan); err != nil || scan.off == end {
+				return scan.off, err
+			}
+		}
 		from, earlier := scan.off, before{at: make(map[string]int)}
 		if screen := g.applying.Load(); screen != nil {
 			earlier = before{maps.Clone(screen.at), slices.Clone(screen.off)} // the last try ended within this run
@@ -127,6 +132,29 @@ func (s *Store) takeIn(g *generation, end int64) (off int64, err error) {
 		}
 	}
 	return scan.off, nil
+}
+
+// takeInShort is how many bytes of the log are entered record by record.
+const takeInShort = 32 << 10
+
+// takeInSingles enters records as recovery does, from where scan is up to the next transaction of several
+// records, or the end: nobody sees less of one record than of all.
+func (s *Store) takeInSingles(g *generation, scan *scanner) (err error) {
+	in := s.newIntake(g, scan.off)
+	for r := new(logRecord); err == nil && scan.off < int64(len(scan.log)); {
+		before := *scan
+		if err = scan.read(r); err == nil && r.more {
+			*scan = before
+			break
+		}
+		if err == nil {
+			_, err = in.add(r) // a record by itself always fits
+		}
+	}
+	if inErr := in.close(); inErr != nil {
+		return inErr
+	}
+	return err
 }
 
 // refresh maps what another process has added to the file.
