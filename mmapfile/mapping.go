@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -70,6 +71,17 @@ func (m *Mapping) Word(off int64) *atomic.Uint64 {
 	}
 	return (*atomic.Uint64)(unsafe.Add(m.base, off))
 }
+
+// Word32 is Word of the 4 bytes at off, which must be a multiple of 4.
+func (m *Mapping) Word32(off int64) *atomic.Uint32 {
+	if off&3 != 0 || uint64(off) >= uint64(m.length.Load()&^3) {
+		panic(wordError(off))
+	}
+	return (*atomic.Uint32)(unsafe.Add(m.base, off))
+}
+
+// pollLast is the longest pause of a Wait that looks for itself.
+const pollLast = 20 * time.Millisecond
 
 // wordError is what Word panics with; a type of its own lets Word inline.
 type wordError int64

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"runtime"
 	"sync/atomic"
+	"time"
 )
 
 // errUnsupported is what every function here returns: there is no File, Mapping
@@ -67,6 +68,10 @@ func (f *File) Close() error                       { return errUnsupported }
 func (f *File) offsetOf(uintptr) (int64, bool)     { return 0, false }
 func (m *Mapping) Bytes() []byte                   { return nil }
 func (m *Mapping) Word(int64) *atomic.Uint64       { return nil }
+func (m *Mapping) Word32(int64) *atomic.Uint32     { return nil }
+
+func (m *Mapping) Wait(int64, uint32, time.Duration) {}
+func (m *Mapping) Wake(int64)                        {}
 
 // InheritOwner returns an error that matches errors.ErrUnsupported.
 func (f *File) InheritOwner(*File) error { return errUnsupported }
