@@ -24,7 +24,7 @@ import (
 // Store is an open store. Its methods may be called from any number of
 // goroutines. Get, View, Has and GetMany never wait for anybody, but for a
 // read-only handle that has something new to take in. Iter, Records, Verify,
-// WriteTo and Stats wait for the step in which a writer brings the index up to
+// WriteTo, Watch and Stats wait for the step in which a writer brings the index up to
 // date. Writers wait for each other.
 type Store struct {
 	path string  // absolute, symbolic links resolved; immutable
@@ -45,6 +45,7 @@ type Store struct {
 	poison  atomic.Pointer[error] // the sync that failed; nil: none did
 	compact chan struct{}         // holds a token while nobody compacts
 	follow  sync.Mutex            // one reader of a read-only handle catches up at a time
+	waiting waiting
 
 	spawning   sync.Mutex     // orders spawn and Close
 	background sync.WaitGroup // goroutines that Close waits for
@@ -504,6 +505,7 @@ func (s *Store) Close() error {
 		s.stop()
 		s.spawning.Unlock()
 		s.tick.timer.Stop()
+		s.waiting.end()
 		s.background.Wait()
 		<-s.compact // one that the program runs ends early
 		s.mu.Lock()
