@@ -62,8 +62,17 @@ type config struct {
 	keys    int64 // that the store will hold
 	value   int   // bytes of each value
 
-	withoutCheckpoints bool // for mmapkv alone
+	withoutCheckpoints bool   // for mmapkv alone
+	access             access // for mmapkv alone
 }
+
+// access is how one process of several opens a store.
+type access int
+
+const (
+	owner    access = iota // it writes, and nobody else
+	follower               // it reads, beside whoever writes
+)
 
 // bytes of all keys and values.
 func (c config) bytes() int64 { return c.keys * int64(keySize+c.value) }

@@ -52,6 +52,13 @@ func onlyMmapkv(a adapter) string {
 	return ""
 }
 
+func byProcesses(a adapter) string {
+	if a.name != mmapkvAdapter.name {
+		return "not measured with several processes"
+	}
+	return ""
+}
+
 func nsRow(label string) []row { return []row{{label, "ns_op", nanoseconds}} }
 
 func durableRows(who string) []row {
@@ -106,6 +113,16 @@ var workloads = []workload{
 	{name: "memory", about: "memory of the process with the store open and all read, less with an empty store; a garbage collection then", start: closed, rows: []row{
 		{"memory a key, without file pages", "anon_key", bytesOf}, {"of it Go heap", "heap_key", bytesOf}, {"index a key", "index_key", bytesOf},
 		{"a garbage collection", "gc_cycle", nanoseconds}}, run: runMemory, lacks: any1, broad: true},
+	{name: "follow", about: "Get of a process that has the store open read-only, beside its owner, another process, which is idle; by turns Get of the owner, and the same Get of the follower with a read lock and an unlock of a file around each",
+		start: closed, rows: []row{
+			{"get of a follower", "ns_op", nanoseconds}, {"over the owner's", "of_owner", times}, {"with flock around each", "flock", nanoseconds},
+			{"with fcntl's lock of an open file", "ofd", nanoseconds}, {"with fcntl's lock of a process", "posix", nanoseconds}}, run: runFollow, lacks: byProcesses},
+	{name: "follow-busy", about: "the same, without locks, while the owner puts 10 000 keys a second, in its own turns too", start: spoiled, rows: []row{
+		{"get of a follower beside a writer", "ns_op", nanoseconds}, {"over the owner's", "of_owner", times}, {"puts a second beside it", "puts", perSecond}}, run: runFollowBusy, lacks: byProcesses},
+	{name: "catch-up", about: "the first Get of a follower that lies all keys behind; by turns Open of the same log, without a checkpoint", start: empty, rows: []row{
+		{"a follower catches up, each record", "record", nanoseconds}, {"over a rebuild", "of_rebuild", times}}, run: runCatchUp, lacks: byProcesses},
+	{name: "switch", about: "the first Get of a follower after a compaction, by another process, which has come to rest; by turns Open after Close and the first Get", start: spoiled, rows: []row{
+		{"a follower after a compaction", "ns_op", nanoseconds}, {"over open and the first get", "of_open", times}}, run: runSwitch, lacks: byProcesses},
 }
 
 func workloadOf(name string) (workload, bool) {
