@@ -11,8 +11,10 @@ import (
 const (
 	HeaderSize = 8192 // the first record begins here
 	TailOff    = 4096 // u64, atomic: one past the last published record, and Superseded
+	WrittenOff = 4112 // u64, atomic: one past the last byte that was about to be written by a store that several processes write
 	HolderOff  = 4224 // u64: process id of the holder of the write lock, or of the last one
 	BootOff    = 4232 // u64: identifies the boot of the machine that the holder lives in; 0: not known
+	TurnOff    = 4352 // u32, atomic: by which those wait who want the write lock of a store that several processes write
 	CopyOff    = 7680 // the copy of the immutable part
 
 	ImmutableSize = 512 // of the immutable part, and of its copy

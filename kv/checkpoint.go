@@ -61,7 +61,7 @@ func (s *Store) checkpointIfDue(g *generation) (early bool) {
 		if err == nil {
 			err = f.Close()
 		}
-		if err != nil && s.closing.Err() == nil {
+		if err != nil && err != errCheckpointing && s.closing.Err() == nil {
 			s.opts.Logger.Warn("no checkpoint was taken", "path", s.path, "err", err)
 		}
 		g.checkpointAt.Store(end + s.opts.CheckpointBytes)
@@ -104,21 +104,51 @@ func markClosed(f file, g *generation) error {
 	return err
 }
 
+// errCheckpointing: another process is taking a checkpoint of the same store.
+var errCheckpointing = errors.New("another process is at it")
+
 // writeCheckpoint saves the index of g as it is now, and puts it in the place of the
 // last checkpoint. With boot 0 it is synced; what it covers of the log has been.
-func (s *Store) writeCheckpoint(g *generation, boot uint64) (_ file, err error) {
-	v, err := g.view()
+func (s *Store) writeCheckpoint(g *generation, boot uint64) (file, error) {
+	if s.opts.Shared {
+		had, err := g.file.TryLockByte(checkpointLock, false)
+		if err == nil && !had {
+			err = errCheckpointing
+		}
+		if err != nil {
+			return nil, err
+		}
+		defer g.file.UnlockByte(checkpointLock)
+	}
+	f, end, err := s.draftCheckpoint(g, boot)
 	if err != nil {
 		return nil, err
 	}
+	if err := s.placeCheckpoint(f, g, boot); err != nil {
+		s.dropCheckpoint(f)
+		return nil, err
+	}
+	s.opts.Logger.Debug(checkpointTaken, "path", s.path, "end", end)
+	g.checkpoint.Store(end)
+	g.checkpointSynced = boot == 0
+	return f, nil
+}
+
+// draftCheckpoint writes a checkpoint of g that has not got its name yet. It returns which end of the
+// log it covers.
+func (s *Store) draftCheckpoint(g *generation, boot uint64) (f file, end int64, err error) {
+	v, err := g.view()
+	if err != nil {
+		return nil, 0, err
+	}
 	defer v.snap.release()
 	if v.snap.over != nil {
-		return nil, errOverflow
+		return nil, 0, errOverflow
 	}
 	s.opts.Logger.Debug(checkpointBegins, "path", s.path, "end", v.end, "synced", boot == 0)
 	id, err := g.file.Identity()
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	head := crc.Checkpoint{
 		Generation: g.header.Generation, Salt: g.header.Salt, StoreID: g.header.StoreID, Boot: boot, File: id.Inode,
@@ -128,26 +158,25 @@ func (s *Store) writeCheckpoint(g *generation, boot uint64) (_ file, err error) 
 	err = guarded(g.file, func() error { head.TailSum = crc.TailSum(g.bytes(), v.last, v.end); return nil })
 	runtime.KeepAlive(g)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	temp, count := s.path+newIndexSuffix, len(head.Segments)
 	s.disk.Remove(temp)
-	f, err := s.disk.Create(temp, s.opts.Perm, crc.SlotsOff(count, count, head.SlotCount))
+	f, err = s.disk.Create(temp, s.opts.Perm, crc.SlotsOff(count, count, head.SlotCount))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	if err = s.fillCheckpoint(f, v, &head); err == nil {
-		err = s.placeCheckpoint(f, g, temp, boot)
+	if err = s.fillCheckpoint(f, v, &head); err != nil {
+		s.dropCheckpoint(f)
+		return nil, 0, err
 	}
-	if err != nil {
-		f.Close()
-		s.disk.Remove(temp)
-		return nil, err
-	}
-	s.opts.Logger.Debug(checkpointTaken, "path", s.path, "end", v.end)
-	g.checkpoint.Store(v.end)
-	g.checkpointSynced = boot == 0
-	return f, nil
+	return f, v.end, nil
+}
+
+// dropCheckpoint removes a draft.
+func (s *Store) dropCheckpoint(f file) {
+	f.Close()
+	s.disk.Remove(s.path + newIndexSuffix)
 }
 
 // fillCheckpoint writes the segments of v to f, and then the head.
@@ -193,7 +222,7 @@ func (s *Store) fillCheckpoint(f file, v *view, head *crc.Checkpoint) error {
 // placeCheckpoint gives the checkpoint its name. A crash before that leaves the last
 // one, or none; so does a power cut for a while after it, as the directory is not
 // synced: each of them is right.
-func (s *Store) placeCheckpoint(f file, g *generation, temp string, boot uint64) error {
+func (s *Store) placeCheckpoint(f file, g *generation, boot uint64) error {
 	if boot == 0 {
 		if err := f.SyncFile(); err != nil {
 			return err
@@ -205,5 +234,5 @@ func (s *Store) placeCheckpoint(f file, g *generation, temp string, boot uint64)
 	if s.gen.Load() != g {
 		return ErrClosed // compacted meanwhile: nobody would read it
 	}
-	return s.disk.Rename(temp, s.path+indexSuffix)
+	return s.disk.Rename(s.path+newIndexSuffix, s.path+indexSuffix)
 }

@@ -60,26 +60,37 @@ func (s *Store) nextGeneration(ctx context.Context, op string, empty bool) (info
 	if _, err := s.writable(); err != nil {
 		return info, s.wrap(op, 0, err)
 	}
-	release, err := s.compactAlone(ctx)
+	g, release, err := s.compactAlone(ctx)
 	if err != nil {
 		return info, s.wrap(op, 0, err)
 	}
 	defer release()
-	c := &compaction{s: s, ctx: ctx, empty: empty, old: s.gen.Load()}
+	c := &compaction{s: s, ctx: ctx, empty: empty, old: g}
 	return c.report(op)
 }
 
-// compactAlone waits until nobody compacts, and keeps others from it until release
-// is called. While it is kept, the store is not closed.
-func (s *Store) compactAlone(ctx context.Context) (release func(), err error) {
+// compactAlone waits until nobody compacts, in this process or another, and keeps others from it until release
+// is called. It returns the generation that is then to be compacted. While it is kept, the store is not closed.
+func (s *Store) compactAlone(ctx context.Context) (g *generation, release func(), err error) {
+	done := func() { s.compact <- struct{}{} }
 	select {
 	case <-s.compact:
-		return func() { s.compact <- struct{}{} }, nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, nil, ctx.Err()
 	case <-s.closing.Done():
-		return nil, ErrClosed
+		return nil, nil, ErrClosed
 	}
+	if !s.opts.Shared {
+		return s.gen.Load(), done, nil
+	}
+	if g, err = s.claimCompaction(ctx); err != nil {
+		done()
+		return nil, nil, err
+	}
+	return g, func() {
+		_ = g.file.UnlockByte(compactLock) // of a file that has been replaced it went with the descriptor
+		done()
+	}, nil
 }
 
 // report runs the compaction and tells everybody who wants to know.
@@ -112,6 +123,10 @@ type compaction struct {
 	temp string
 	dir  directory // of the path; open from just before the rename on
 
+	saving     bool  // nobody else takes a checkpoint
+	checkpoint file  // a draft of the next generation's; nil: there is none
+	covered    int64 // end of what it covers
+
 	from     int64  // offset in the old log up to which records have been dealt with
 	revision uint64 // of the last of them
 	boundary int64  // end of the old log when the compaction began
@@ -142,15 +157,42 @@ func (c *compaction) run() error {
 			return err
 		}
 	}
+	c.save()
 	return c.takeOver()
 }
+
+// save writes a checkpoint of what has been copied, so that nobody who comes to the next generation reads all of
+// it. It gets its name just before that.
+func (c *compaction) save() {
+	s, boot := c.s, mmapfile.BootID()
+	if s.opts.CheckpointBytes < 0 || boot == 0 || c.off < max(s.opts.CheckpointBytes/closeShare, crc.HeaderSize+1) || !s.checkpointing.CompareAndSwap(false, true) {
+		return
+	}
+	c.saving = true
+	if s.opts.Shared {
+		if had, err := c.old.file.TryLockByte(checkpointLock, false); err != nil || !had {
+			return
+		}
+	}
+	c.next.end.Store(c.off)
+	p, _ := c.next.log.payload(c.next.last)
+	if e, err := codec.Decode(p); err == nil {
+		c.next.revision.Store(max(c.next.header.BaseRevision, e.Revision))
+	}
+	var err error
+	if c.checkpoint, c.covered, err = s.draftCheckpoint(c.next, boot); err != nil {
+		s.opts.Logger.Warn("no checkpoint was taken", "path", s.path, "err", err)
+	}
+}
+
+var errReplaced = fmt.Errorf("the path no longer names this store's file: %w", fs.ErrNotExist)
 
 // mayReplace returns an error if something else than the old generation has come
 // to the path: it is not ours to replace.
 func (c *compaction) mayReplace() error {
 	at, err := c.old.file.IsAt(c.s.path)
 	if err == nil && !at {
-		err = fmt.Errorf("the path no longer names this store's file: %w", fs.ErrNotExist)
+		err = errReplaced
 	}
 	return err
 }
@@ -167,6 +209,7 @@ func (c *compaction) create(revision uint64, live int64) error {
 		return err
 	}
 	c.next = newGeneration(f, h)
+	c.next.joined = c.s.opts.Shared
 	c.next.checkpointAt.Store(c.s.opts.CheckpointBytes)
 	c.off = crc.HeaderSize
 	return f.mapped().InheritOwner(c.old.file.mapped())
@@ -175,6 +218,10 @@ func (c *compaction) create(revision uint64, live int64) error {
 // abandon removes what was written.
 func (c *compaction) abandon() {
 	_ = c.awaitSync() // nobody wants it any more
+	if c.checkpoint != nil {
+		c.s.dropCheckpoint(c.checkpoint)
+	}
+	c.saved()
 	if c.next != nil {
 		c.next.file.Close()
 		c.s.disk.Remove(c.temp)
@@ -211,6 +258,9 @@ func (c *compaction) copyMost() error {
 		// What is synced now need not be under the lock. Writers that are held stay so: what
 		// they appended in that time would be to be copied and synced in turn.
 		if err := c.sync(); err != nil {
+			return err
+		}
+		if err := c.takeIn(); err != nil {
 			return err
 		}
 		left := c.old.end.Load() - c.from
@@ -252,19 +302,60 @@ func (c *compaction) pace(off int64) error {
 			return err
 		}
 	}
+	if err := c.takeIn(); err != nil {
+		return err
+	}
 	may := float64(c.old.live.Load()) / compactShare * min(1, float64(off)/float64(c.boundary))
 	if c.insist || c.old.end.Load()-c.boundary > max(compactAppend, int64(may)) {
-		c.holding, c.heldFrom = true, off
-		c.s.gate.shut()
+		return c.hold(off)
 	}
 	return nil
+}
+
+// hold has the writers wait, of a Shared store all of them.
+func (c *compaction) hold(off int64) error {
+	if c.s.opts.Shared {
+		if err := c.lock(); err != nil {
+			return err
+		}
+	} else {
+		c.s.gate.shut()
+	}
+	c.holding, c.heldFrom = true, off
+	return nil
+}
+
+// lock takes the write lock of the generation that is being compacted.
+func (c *compaction) lock() error {
+	g, err := c.s.lockWrites(c.ctx)
+	if err == nil && g != c.old {
+		c.s.unlockWrites(g)
+		err = errReplaced
+	}
+	return err
+}
+
+// takeIn takes in what others have written meanwhile.
+func (c *compaction) takeIn() error {
+	if !c.s.opts.Shared || c.holding {
+		return nil
+	}
+	g, err := c.s.followed(c.old)
+	if err == nil && g != c.old {
+		err = errReplaced
+	}
+	return err
 }
 
 // release lets the writers go on.
 func (c *compaction) release() {
 	if c.holding {
 		c.holding = false
-		c.s.gate.open()
+		if c.s.opts.Shared {
+			c.s.unlockWrites(c.old)
+		} else {
+			c.s.gate.open()
+		}
 	}
 }
 
@@ -532,14 +623,48 @@ func (c *compaction) enter() (err error) {
 	return nil
 }
 
+// saved lets others take checkpoints again.
+func (c *compaction) saved() {
+	if !c.saving {
+		return
+	}
+	c.saving = false
+	if c.s.opts.Shared {
+		_ = c.old.file.UnlockByte(checkpointLock) // else it goes with the descriptor
+	}
+	c.s.checkpointing.Store(false)
+}
+
+// placeCheckpoint gives the draft its name. Until the log is renamed it is of no use, and of no harm, to anybody.
+func (c *compaction) placeCheckpoint() {
+	s := c.s
+	s.disk.Remove(s.path + indexSuffix) // of the old log
+	if c.checkpoint == nil {
+		return
+	}
+	if err := s.disk.Rename(s.path+newIndexSuffix, s.path+indexSuffix); err != nil {
+		s.opts.Logger.Warn("no checkpoint was taken", "path", s.path, "err", err)
+		return // what it left is removed by the next one
+	}
+	c.checkpoint.Close()
+	c.checkpoint = nil
+	c.next.checkpoint.Store(c.covered)
+	c.next.checkpointAt.Store(c.covered + s.opts.CheckpointBytes)
+}
+
 // takeOver copies the rest under the write lock and puts the next generation in
 // the place of the old one.
 func (c *compaction) takeOver() error {
 	s := c.s
-	s.mu.Lock()
+	if err := c.lock(); err != nil {
+		c.abandon()
+		return err
+	}
+	s.follow.Lock() // no reader opens the next generation as if it were somebody else's
 	s.sync.lead(0)
 	durable, err := c.replace()
-	s.mu.Unlock()
+	s.follow.Unlock()
+	s.unlockWrites(c.old)
 	if err == nil {
 		// Until the directory is synced, a power cut may bring the old file back. It
 		// has all that was durable; what becomes durable in the new one waits here,
@@ -556,7 +681,7 @@ func (c *compaction) takeOver() error {
 		c.abandon()
 		return err
 	}
-	s.disk.Remove(s.path + indexSuffix) // of the old log
+	c.saved()
 	s.checkpointIfDue(c.next)
 	length := c.old.file.Size()
 	letGo(c.old.file, 0)
@@ -597,6 +722,7 @@ func (c *compaction) replace() (durable uint64, err error) {
 		return 0, err
 	}
 	c.dir = dir
+	c.placeCheckpoint()
 	// First the word and then the rename: a follower that sees the word looks at
 	// the path until that names another file, so that a crash here does it no harm.
 	// The other way round it would follow the old file for ever.

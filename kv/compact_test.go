@@ -168,7 +168,7 @@ func openLate(t *testing.T, path string, between func()) *Store {
 		t.Fatal(err)
 	}
 	between()
-	g, err := s.load(f, mmapfile.Identity{})
+	g, err := s.load(f, mmapfile.Identity{}, false)
 	if err != nil {
 		t.Fatalf("opening meanwhile: %v", err)
 	}

@@ -23,6 +23,12 @@ func (s *Store) compactIfDue(g *generation) {
 	}
 	s.spawn(func() {
 		defer s.compactKicked.Store(false)
+		if s.opts.Shared {
+			if busy, err := g.file.ByteLocked(compactLock); busy || err != nil {
+				s.compactFrom.Store(dead + s.compactFloor()) // another does it
+				return
+			}
+		}
 		if !due {
 			g.countAt.Store(end + end/2)
 			if expired, err := s.expiredBytes(g, end); err != nil || !s.enough(dead+expired, end) {
@@ -92,13 +98,13 @@ func (r *retry) withSpace(err error) bool {
 	if g.dead()+g.mortal.Load() < g.end.Load()/8 {
 		return false
 	}
-	release, err := s.compactAlone(s.closing)
+	now, release, err := s.compactAlone(s.closing)
 	if err != nil {
 		return false
 	}
 	defer release()
 	r.tries++
-	if s.gen.Load() == g {
+	if now == g {
 		c := &compaction{s: s, ctx: s.closing, old: g}
 		if _, err = c.report("compact"); err != nil {
 			return false

@@ -16,6 +16,15 @@ type disk interface {
 	Rename(old, new string) error
 	Remove(path string) error
 	OpenDir(path string) (directory, error)
+	OpenName(path string) (nameLock, error)
+}
+
+// nameLock is held together by all who share the store at a path, whatever file that names. The methods are those of
+// mmapfile.NameLock.
+type nameLock interface {
+	Share() error
+	Shared() (bool, error)
+	Close()
 }
 
 // directory is an open directory. Sync makes the names in it durable.
@@ -38,6 +47,10 @@ type file interface {
 	AdviseRandom(off, n int64)
 	Protect(off, n int64) error
 	TryLock(holderOff int64) error
+	TryShare() error
+	TryLockByte(b mmapfile.ByteLock, share bool) (bool, error)
+	UnlockByte(b mmapfile.ByteLock) error
+	ByteLocked(b mmapfile.ByteLock) (bool, error)
 	IsAt(path string) (bool, error)
 	Identity() (mmapfile.Identity, error)
 	Close() error
@@ -70,6 +83,11 @@ func (osDisk) Remove(path string) error     { return os.Remove(path) }
 func (osDisk) OpenDir(path string) (directory, error) {
 	d, err := mmapfile.OpenDir(path)
 	return d, err
+}
+
+func (osDisk) OpenName(path string) (nameLock, error) {
+	l, err := mmapfile.OpenName(path)
+	return l, err
 }
 
 // syncDir makes the names in the directory at path durable.

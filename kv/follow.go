@@ -2,8 +2,6 @@ package kv
 
 import (
 	"errors"
-	"fmt"
-	"io/fs"
 	"maps"
 	"runtime"
 	"slices"
@@ -12,7 +10,7 @@ import (
 	"github.com/mmapkv/mmapkv/mmapfile"
 )
 
-// followed returns the generation that a read-only handle reads from, having
+// followed returns the generation that a handle reads from which follows others, having
 // taken in what is new: one load if nothing is.
 func (s *Store) followed(g *generation) (*generation, error) {
 	if more, err := g.hasMore(); err != nil || !more {
@@ -28,7 +26,7 @@ func (g *generation) hasMore() (_ bool, err error) {
 	return g.tailWord().Load() > uint64(g.end.Load()), nil // the superseded bit is the highest
 }
 
-// catchUp takes in what the writer has published since a read-only handle last
+// catchUp takes in what others have published since the handle last
 // looked, and returns the generation to read from. Its cost is that of what is
 // new; after a compaction, that of opening the store.
 func (s *Store) catchUp() (_ *generation, err error) {
@@ -50,7 +48,7 @@ func (s *Store) catchUp() (_ *generation, err error) {
 	}
 	off, err := s.takeIn(g, int64(word&^crc.Superseded))
 	torn := errors.Is(err, crc.ErrSum) || errors.Is(err, crc.ErrNoRecord) || errors.Is(err, crc.ErrBounds)
-	if torn && g.end.Load() >= g.durableMark().Off && liveHolder(g.log.current.Load()) == 0 {
+	if torn && s.opts.ReadOnly && g.end.Load() >= g.durableMark().Off && !writerLives(g.file) {
 		// A power cut left the tail word beyond the records. The next writer will
 		// set it right.
 		return g, nil
@@ -58,18 +56,27 @@ func (s *Store) catchUp() (_ *generation, err error) {
 	return g, s.wrapRecord("follow", g, off, err)
 }
 
-// switchOver opens the generation that is at the path now.
+// switchOver opens the generation that is at the path now. The caller holds follow.
 func (s *Store) switchOver(old *generation) (*generation, error) {
 	if s.closing.Err() != nil {
 		return nil, ErrClosed
 	}
-	g, err := s.openGeneration()
+	// Nobody syncs a file that is about to be closed; and what is durable in the new one waits here until
+	// its name is.
+	s.sync.lead(0)
+	defer s.sync.leave(0)
+	g, err := s.openToFollow()
 	if err != nil {
 		return nil, err
 	}
 	if g.header.StoreID != old.header.StoreID {
+		err = errReplaced
+	} else if s.opts.Shared {
+		err = s.distrust(g)
+	}
+	if err != nil {
 		g.file.Close()
-		return nil, fmt.Errorf("the path no longer names this store's file: %w", fs.ErrNotExist)
+		return nil, err
 	}
 	s.gen.Store(g)
 	s.finishResume(g)

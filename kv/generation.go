@@ -69,9 +69,11 @@ type generation struct {
 	// are, readers see the keys as they were before. nil most of the time.
 	applying atomic.Pointer[before]
 
-	synced      atomic.Int64 // bytes of the file that were synced; owned by the sync leader
-	marks       uint64       // counts the durable marks, its lowest bit the slot of the next; owned by the sync leader
-	marksSynced uint64       // marks when they were durable last; owned by the sync leader
+	joined      bool                     // this handle has share and presence of the file; guarded by Store.mu
+	synced      atomic.Int64             // bytes of the file that were synced; owned by the sync leader
+	marking     atomic.Pointer[crc.Mark] // the next mark, of a Shared store; nil: none is to be stored
+	marks       uint64                   // counts the durable marks, its lowest bit the slot of the next; owned by the sync leader
+	marksSynced uint64                   // marks when they were durable last; owned by the sync leader
 
 	// passed are ends of the log as they were: the second was the tail not long ago, the
 	// first lies a stretch or more behind that. Guarded by index.mu.

@@ -11,14 +11,14 @@ import (
 )
 
 // enter begins a read: it returns the current generation, which the caller keeps
-// alive while it uses what it read. A read-only handle first takes in what the
-// writer has published since.
+// alive while it uses what it read. A handle that follows others first takes in what they
+// have published since.
 func (s *Store) enter() (*generation, error) {
 	g := s.gen.Load()
 	if g == nil {
 		return nil, ErrClosed
 	}
-	if s.opts.ReadOnly && !s.opts.Salvage {
+	if s.follows {
 		return s.followed(g)
 	}
 	return g, nil

@@ -112,6 +112,14 @@ func (s *Store) lookAhead(g *generation) {
 
 // growAhead does what lookAhead does to the file, and returns what is to be faulted in.
 func (s *Store) growAhead(g *generation) (from, to int64) {
+	if s.opts.Shared {
+		// In a turn, for others may make the file grow too.
+		now, err := s.lockWrites(s.closing)
+		if err != nil {
+			return 0, 0 // a writer will hear of it
+		}
+		defer s.unlockWrites(now)
+	}
 	g.growing.Lock()
 	defer g.growing.Unlock()
 	if s.closing.Err() != nil || s.gen.Load() != g {

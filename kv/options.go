@@ -52,14 +52,20 @@ type Options struct {
 	// beside it wait for that; after a compaction, the cost is that of opening
 	// the store.
 	ReadOnly bool
-	// Shared is for several processes that write one store. It is not there
-	// yet: Open returns an error that matches errors.ErrUnsupported.
+	// Shared opens the store to write it together with other handles that are Shared, of this
+	// process and others. Each write, and each Update, waits for its turn, has
+	// what all others wrote before it, and is atomic for all. A Get sees every write that
+	// returned before it began, whoever made it, and costs one load more if nothing
+	// is new, else what it takes to take that in. A Shared handle and one that is not exclude each other: ErrLocked says who has the
+	// store open. ReadOnly handles follow either. A process that dies holds nobody up. It is not to be had together with
+	// SyncAligned, nor on macOS and FreeBSD (errors.ErrUnsupported).
 	Shared bool
 	// Perm are the permission bits of a new file, whatever the umask.
 	// Default 0600.
 	Perm fs.FileMode
-	// LockTimeout is how long Open waits for another writer to let go.
-	// Default 0: ErrLocked at once.
+	// LockTimeout is how long Open waits for another writer to let go, and a write of a
+	// Shared store for its turn, which another process may keep as long as the function of its Update runs.
+	// Then they return ErrLocked. Default 0: Open does not wait, and a write 10 s.
 	LockTimeout time.Duration
 	// Durability says when writes become durable. Default SyncPeriodic.
 	Durability Durability
@@ -169,9 +175,12 @@ func (o *Options) withDefaults() (Options, error) {
 		c.Hooks = &Hooks{}
 	}
 	c.ReadOnly = c.ReadOnly || c.Salvage
+	c.Shared = c.Shared && !c.ReadOnly
 	switch {
 	case c.Durability < SyncPeriodic || c.Durability > SyncManual:
 		return c, fmt.Errorf("%w: Options.Durability is %v", fs.ErrInvalid, c.Durability)
+	case c.Shared && c.SyncAligned:
+		return c, fmt.Errorf("%w: Options.Shared and Options.SyncAligned exclude each other", fs.ErrInvalid)
 	case c.SyncEvery < 0:
 		return c, fmt.Errorf("%w: Options.SyncEvery is %v", fs.ErrInvalid, c.SyncEvery)
 	case c.MaxSize < minExtent:

@@ -281,6 +281,8 @@ func (d *powerDisk) SyncDir(string) error {
 	})
 }
 
+func (d *powerDisk) OpenName(path string) (nameLock, error) { return osDisk{}.OpenName(path) }
+
 func (d *powerDisk) OpenDir(path string) (directory, error) {
 	return heldDir{func() error { return d.SyncDir(path) }}, nil
 }

@@ -2,6 +2,7 @@ package kv
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io/fs"
 	"math"
@@ -97,13 +98,11 @@ func (s *Store) write(op string, e *codec.Entry, durable bool) error {
 }
 
 func (s *Store) writeLocked(e *codec.Entry, h keyHash) (uint64, error) {
-	s.gate.pass()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	g, err := s.writable()
+	g, err := s.lockWrites(context.Background())
 	if err != nil {
 		return 0, err
 	}
+	defer s.unlockWrites(g)
 	return s.appendOne(g, e, h.in(g, e.Key))
 }
 
@@ -191,9 +190,15 @@ func (s *Store) appendEntry(g *generation, e *codec.Entry, h uint64) (revision u
 	if err != nil {
 		return 0, err
 	}
+	if s.opts.Shared {
+		g.writtenWord().Store(uint64(off + size))
+	}
 	g.encode(e, n, off, 0)
 	g.touchTail()
 
+	if s.opts.Shared {
+		defer s.foretell(g, off+size)()
+	}
 	g.index.mu.Lock()
 	defer g.index.mu.Unlock()
 	// A crash here leaves a whole record behind the tail: recovery finds it.
@@ -271,13 +276,11 @@ func (s *Store) Compute(key []byte, fn func(old []byte, ok bool) (value []byte, 
 // locked runs fn under the write lock. It returns the revision that the store had
 // before.
 func (s *Store) locked(fn func(g *generation) (uint64, error)) (at, revision uint64, err error) {
-	s.gate.pass()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	g, err := s.writable()
+	g, err := s.lockWrites(context.Background())
 	if err != nil {
 		return 0, 0, err
 	}
+	defer s.unlockWrites(g)
 	at = g.revision.Load()
 	revision, err = fn(g)
 	return at, revision, err

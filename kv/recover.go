@@ -26,14 +26,14 @@ func (s *Store) recover(g *generation, h *head) (err error) {
 	s.clock.seen(mark.Stamp)
 	promised := mark.Off
 	log := g.bytes()
-	if s.opts.ReadOnly && !h.unreadable {
+	if (s.opts.ReadOnly || h.shared) && !h.unreadable {
 		// A writer may have added to the file since it was mapped.
 		word := g.tailWord().Load()
 		if err := g.refresh(); err != nil {
 			return err
 		}
 		log = g.bytes()
-		if liveHolder(g.log.current.Load()) != 0 {
+		if h.shared || writerLives(g.file) {
 			// Behind the tail of a writer that lives are records which it has not
 			// published, and may not. Without one, a tail word that a power cut left
 			// says nothing: the records do.
@@ -252,8 +252,6 @@ func (s *Store) settleTail(g *generation, from, end, length int64, first, doubt 
 	// With Options.SyncAligned a page that may hold durable records is left alone where
 	// that can be told: what a gap follows was synced before, and what was found when
 	// the machine started came from the device.
-	m := g.log.current.Load()
-	page := int64(os.Getpagesize())
 	redo := from
 	if s.opts.SyncAligned {
 		if next, ok := crc.Gap(g.bytes(), from); ok {
@@ -263,9 +261,7 @@ func (s *Store) settleTail(g *generation, from, end, length int64, first, doubt 
 			redo = end
 		}
 	}
-	for off := redo &^ (page - 1); off < end && redo < end; off += page {
-		m.Word(off).Add(0)
-	}
+	g.storeAgain(redo, end)
 	if err := g.file.Sync(redo, end-redo); err != nil {
 		return err
 	}
@@ -274,4 +270,13 @@ func (s *Store) settleTail(g *generation, from, end, length int64, first, doubt 
 		return err
 	}
 	return s.syncMark(g)
+}
+
+// storeAgain makes the pages that hold [from, end) dirty.
+func (g *generation) storeAgain(from, end int64) {
+	m := g.log.current.Load()
+	page := int64(os.Getpagesize())
+	for off := from &^ (page - 1); off < end && from < end; off += page {
+		m.Word(off).Add(0)
+	}
 }

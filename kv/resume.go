@@ -50,7 +50,7 @@ func (s *Store) resume(f file, h *head) (*generation, error) {
 	if err = v.open(f, h); err == nil && v.Boot != 0 {
 		err = g.verifyUnsynced(h.mark, v.End)
 	}
-	if err == nil && !s.opts.ReadOnly {
+	if err == nil && !s.opts.ReadOnly && !h.shared {
 		// From here on the file may change.
 		_, err = idx.WriteAt(make([]byte, crc.CloseMarkSize), crc.CloseMarkOff)
 	}

@@ -71,6 +71,10 @@ func (s *Store) durable(g *generation) (mark crc.Mark, err error) {
 	}
 	s.sync.mu.Lock()
 	defer s.sync.mu.Unlock()
+	// Of a Shared store others may have synced more; what this handle had synced may have no mark yet.
+	if mark := g.durableMark(); s.opts.Shared && mark.Revision > s.sync.durable {
+		return mark, nil
+	}
 	return crc.Mark{Off: g.synced.Load(), Revision: s.sync.durable}, nil
 }
 

@@ -44,7 +44,10 @@ type Store struct {
 	tick    ticker
 	poison  atomic.Pointer[error] // the sync that failed; nil: none did
 	compact chan struct{}         // holds a token while nobody compacts
-	follow  sync.Mutex            // one reader of a read-only handle catches up at a time
+	follow  sync.Mutex            // one reader catches up at a time, of a handle that follows others; before sync and index.mu
+	follows bool                  // others write what this handle reads; immutable
+	turns   turns                 // of a Shared store
+	company nameLock              // of a Shared store; immutable
 
 	spawning   sync.Mutex     // orders spawn and Close
 	background sync.WaitGroup // goroutines that Close waits for
@@ -95,9 +98,6 @@ func openOn(d disk, path string, opts *Options) (*Store, error) {
 	if err != nil {
 		return nil, wrapError("open", path, 0, err)
 	}
-	if o.Shared {
-		return nil, wrapError("open", path, 0, fmt.Errorf("Options.Shared: %w", errors.ErrUnsupported))
-	}
 	resolved, err := resolve(path)
 	for _, suffix := range []string{nextSuffix, indexSuffix, newIndexSuffix} {
 		if err == nil && !o.ReadOnly && strings.HasSuffix(resolved, suffix) {
@@ -108,7 +108,7 @@ func openOn(d disk, path string, opts *Options) (*Store, error) {
 	if err != nil {
 		return nil, wrapError("open", path, 0, err)
 	}
-	s := &Store{path: resolved, opts: o, disk: d, compact: make(chan struct{}, 1)}
+	s := &Store{path: resolved, opts: o, disk: d, compact: make(chan struct{}, 1), follows: o.Shared || o.ReadOnly && !o.Salvage}
 	s.compact <- struct{}{}
 	s.sync.init()
 	s.closing, s.stop = context.WithCancel(context.Background())
@@ -117,7 +117,9 @@ func openOn(d disk, path string, opts *Options) (*Store, error) {
 		s.stop()
 		return nil, s.wrap("open", 0, err)
 	}
-	s.sync.durable = g.revision.Load() // settled
+	if g.synced.Load() == g.end.Load() || !o.Shared {
+		s.sync.durable = g.revision.Load() // settled
+	}
 	s.gen.Store(g)
 	s.compactFrom.Store(s.compactFloor())
 	s.startTicker()
@@ -149,30 +151,52 @@ func resolve(path string) (string, error) {
 // openGeneration opens, or creates, the file at the path and recovers it.
 func (s *Store) openGeneration() (*generation, error) {
 	if s.opts.ReadOnly {
-		f, err := s.disk.Open(s.path, s.mode())
-		if err != nil {
-			return nil, err
-		}
-		id, err := f.Identity()
-		if err != nil {
-			f.Close()
-			return nil, err
-		}
-		g, err := s.load(f, id)
-		if err != nil {
-			f.Close()
-		}
-		return g, err
+		return s.openToFollow()
+	}
+	if s.opts.Shared {
+		return s.openToShare()
 	}
 	f, before, err := s.lockFile()
 	if err != nil {
 		return nil, err
 	}
+	g, err := s.openAlone(f, before)
+	if err != nil {
+		holder := uint64(0)
+		if before != nil {
+			holder = before.holder // a file that is refused stays as it was
+		}
+		letGo(f, holder)
+	}
+	return g, err
+}
+
+// openToFollow opens the file at the path, which others may write.
+func (s *Store) openToFollow() (*generation, error) {
+	f, err := s.disk.Open(s.path, s.mode())
+	if err != nil {
+		return nil, err
+	}
+	id, err := f.Identity()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	g, err := s.load(f, id, s.opts.Shared)
+	if err != nil {
+		f.Close()
+	}
+	return g, err
+}
+
+// openAlone recovers the file f, which nobody else writes, and which was what before says, or, with
+// nil, has just been created.
+func (s *Store) openAlone(f file, before *head) (*generation, error) {
 	var id mmapfile.Identity
 	if before != nil {
 		id = before.identity
 	}
-	g, err := s.load(f, id)
+	g, err := s.load(f, id, false)
 	if err == nil && before != nil {
 		// A compaction, or a checkpoint, that was cut off left them; only the lock's
 		// holder makes either.
@@ -181,15 +205,7 @@ func (s *Store) openGeneration() (*generation, error) {
 		// Whoever created or renamed the file may have died before it synced its name.
 		err = errors.Join(s.settle(g, before.holder != 0), syncDir(s.disk, filepath.Dir(s.path)))
 	}
-	if err != nil {
-		holder := uint64(0)
-		if before != nil {
-			holder = before.holder // a file that is refused stays as it was
-		}
-		letGo(f, holder)
-		return nil, err
-	}
-	return g, nil
+	return g, err
 }
 
 func (s *Store) mode() mmapfile.Mode {
@@ -214,8 +230,9 @@ func setHolder(f file, holder uint64) (err error) {
 }
 
 // load checks the header of f, which was id before anybody wrote to it, and makes the
-// index, from a checkpoint if there is one, else from the log.
-func (s *Store) load(f file, id mmapfile.Identity) (*generation, error) {
+// index, from a checkpoint if there is one, else from the log. With shared, others may be
+// writing the file: the log ends where its tail word says.
+func (s *Store) load(f file, id mmapfile.Identity, shared bool) (*generation, error) {
 	h, err := s.readHeader(f)
 	if err != nil {
 		return nil, err
@@ -223,11 +240,11 @@ func (s *Store) load(f file, id mmapfile.Identity) (*generation, error) {
 	if h.BaseRevision > maxRevision {
 		return nil, errOrder
 	}
-	h.identity = id
+	h.identity, h.shared = id, shared
 	if g, err := s.resume(f, &h); g != nil {
 		return g, err
 	}
-	if !s.opts.ReadOnly {
+	if !s.opts.ReadOnly && !shared {
 		// One that does not fit now must not fit by chance later.
 		s.disk.Remove(s.path + indexSuffix)
 	}
@@ -258,6 +275,7 @@ type head struct {
 	holder     uint64
 	boot       uint64
 	identity   mmapfile.Identity // of the file, before it was locked
+	shared     bool              // others may be writing the file, and have been since before it was opened
 }
 
 // immutablePart is where the immutable part of a header lies, and copyPart its copy.
@@ -360,10 +378,13 @@ func (s *Store) lockFile() (f file, before *head, err error) {
 			h.identity, err = f.Identity()
 		}
 		if err == nil {
-			err = f.TryLock(crc.HolderOff)
+			err = lockAlone(f)
 		}
 		had := err == nil
 		if had {
+			err = s.refuseCompany(h.holder)
+		}
+		if err == nil {
 			// The lock is on the inode: a compaction may have put another at the path
 			// meanwhile, and the file may have changed its length.
 			var at bool
@@ -410,6 +431,10 @@ func (s *Store) create() (file, error) {
 		return nil, err
 	}
 	err = f.SyncFile()
+	if err == nil && s.opts.Shared {
+		_, err = f.TryLockByte(turnLock, false) // nobody else has the file
+		err = errors.Join(err, s.company.Share())
+	}
 	if err == nil {
 		// Link and not rename: whoever loses the race must not replace the winner.
 		err = s.disk.Link(temp, s.path)
@@ -449,8 +474,10 @@ func (s *Store) createFile(path string, h *crc.Header, size int64) (file, error)
 	for off := int64(0); err == nil && off < crc.HeaderSize; off += crc.Page {
 		_, err = f.WriteAt(buf[off:off+crc.Page], off)
 	}
-	if err == nil {
-		err = f.TryLock(crc.HolderOff)
+	if err == nil && s.opts.Shared {
+		err = errors.Join(f.TryShare(), takePresence(f))
+	} else if err == nil {
+		err = lockAlone(f)
 	}
 	if err != nil {
 		f.Close()
@@ -458,6 +485,14 @@ func (s *Store) createFile(path string, h *crc.Header, size int64) (file, error)
 		return nil, err
 	}
 	return f, nil
+}
+
+// lockAlone takes the file's lock for one who writes alone.
+func lockAlone(f file) error {
+	if err := f.TryLock(crc.HolderOff); err != nil {
+		return err
+	}
+	return takePresence(f)
 }
 
 // putTail sets the tail word in the header of a file that nobody has open yet.
@@ -508,16 +543,24 @@ func (s *Store) Close() error {
 		<-s.compact // one that the program runs ends early
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.follow.Lock() // a read-only handle may be switching generations
+		alone := !s.opts.ReadOnly && (!s.opts.Shared || s.closesAlone())
+		s.follow.Lock() // a reader may be switching generations
 		defer s.follow.Unlock()
 		s.sync.lead(0)
 		g := s.gen.Load()
 		durable, err := uint64(0), error(nil)
-		if s.opts.ReadOnly {
-			err = g.file.Close()
-		} else {
+		switch {
+		case alone:
 			durable, err = s.syncAndTrim(g)
 			err = errors.Join(err, s.letGoOf(g, err == nil))
+		case s.opts.Shared:
+			durable, err = s.syncLog(g)
+			err = errors.Join(err, g.file.Close())
+		default:
+			err = g.file.Close()
+		}
+		if s.company != nil {
+			s.company.Close()
 		}
 		s.gen.Store(nil)
 		s.closeErr = s.wrap("close", 0, err)

@@ -155,7 +155,11 @@ func (s *Store) syncUpTo(g *generation, end int64, revision uint64) (durable uin
 		if err != nil {
 			return 0, s.setPoison(err)
 		}
-		if err := s.mark(g, end, revision); err != nil {
+		mark := s.mark
+		if s.opts.Shared {
+			mark = s.noteMark
+		}
+		if err := mark(g, end, revision); err != nil {
 			return 0, s.setPoison(err)
 		}
 	}
@@ -192,6 +196,7 @@ func (s *Store) syncAndTrim(g *generation) (durable uint64, err error) {
 	if durable, err = s.syncLog(g); err != nil {
 		return 0, err
 	}
+	s.storeMark(g)
 	length, err := s.trimmed(g)
 	if err != nil {
 		return 0, err
@@ -230,6 +235,9 @@ func (s *Store) trimmed(g *generation) (length int64, err error) {
 // later write return ErrPoisoned. With nothing to sync it costs nothing.
 func (s *Store) Sync() error {
 	g, err := s.writable()
+	if err == nil && s.opts.Shared {
+		g, err = s.followed(g)
+	}
 	if err != nil {
 		return s.wrap("sync", 0, err)
 	}

@@ -185,6 +185,9 @@ func (s *Store) appendAll(g *generation, tx *Tx) (revision uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if s.opts.Shared {
+		g.writtenWord().Store(uint64(start + total))
+	}
 	end := start
 	for i := range tx.entries[:last+1] {
 		if nothing(i) {
@@ -201,10 +204,13 @@ func (s *Store) appendAll(g *generation, tx *Tx) (revision uint64, err error) {
 	revision = tx.entries[last].Revision
 	g.touchTail()
 
-	g.index.mu.Lock()
-	defer g.index.mu.Unlock()
 	// Where it ends in the middle, the screen stays, and the store is poisoned.
 	g.applying.Store(&earlier)
+	if s.opts.Shared {
+		defer s.foretell(g, end)()
+	}
+	g.index.mu.Lock()
+	defer g.index.mu.Unlock()
 	off := start
 	for i := range tx.entries[:last+1] {
 		if nothing(i) {

@@ -181,6 +181,7 @@ func (f *File) Close() error {
 	if f.locked.Swap(false) {
 		// A child being forked elsewhere in the program may hold a copy of the
 		// descriptor until it execs, and with it the lock: so unlock first.
+		unlockBytes(f.fd)
 		_ = ignoringEINTR(func() error { return unix.Flock(f.fd, unix.LOCK_UN) })
 	}
 	err := unix.Close(f.fd)

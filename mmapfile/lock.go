@@ -17,7 +17,8 @@ import (
 // for it, and excludes every other File, also of this process. Taken again by its
 // holder it stays.
 //
-// If another holds it, the error is a *LockedError with the id found there, which
+// If others hold it, the error is a *LockedError with the id of one of them, where the
+// system tells it, or else the id found there, which
 // for an instant after a change of holders is the earlier one's. Other errors:
 // ErrReadOnly, ErrRange for a holderOff outside of the file, fs.ErrClosed.
 func (f *File) TryLock(holderOff int64) error {
@@ -30,7 +31,7 @@ func (f *File) TryLock(holderOff int64) error {
 	return f.withFD("flock", func(fd int) error {
 		err := ignoringEINTR(func() error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
 		if err == unix.EWOULDBLOCK {
-			return &LockedError{PID: readPID(fd, holderOff)}
+			return f.lockedError(fd, holderOff)
 		}
 		if err != nil {
 			return pathError("flock", f.path, err)
@@ -43,6 +44,20 @@ func (f *File) TryLock(holderOff int64) error {
 		f.locked.Store(true)
 		return nil
 	})
+}
+
+// lockedError says who has the lock: by what the system tells, else by what is noted at
+// holderOff, if that is not 0.
+func (f *File) lockedError(fd int, holderOff int64) error {
+	st, err := f.fstat(fd)
+	if err != nil {
+		return err
+	}
+	pid, shared := lockHolder(&st)
+	if pid == 0 && holderOff != 0 {
+		pid = readPID(fd, holderOff)
+	}
+	return &LockedError{PID: pid, Shared: shared}
 }
 
 // readPID reads a process id; what cannot be one is 0.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // childEnv names what this test binary is to do when it is started as a child:
@@ -45,6 +46,16 @@ var children = map[string]func(arg string) error{
 		copy(f.Mapping().Bytes()[size:], "from a child")
 		fmt.Println("grown")
 		return nil
+	},
+	"wake": func(path string) error {
+		f, err := Open(path, ReadWrite)
+		if err != nil {
+			return err
+		}
+		fmt.Println("waking")
+		for event := f.Mapping().Event(16); ; time.Sleep(100 * time.Microsecond) {
+			event.Wake(WakeAll)
+		}
 	},
 }
 

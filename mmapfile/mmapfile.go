@@ -77,15 +77,20 @@ var (
 // LockedError tells that another open of the file, in this process or another,
 // holds its lock.
 type LockedError struct {
-	PID int // process that says it holds the lock; 0 where unknown
+	PID    int  // a process that holds the lock; 0 where unknown
+	Shared bool // it shares the lock, maybe with others
 }
 
 // Error names the holder.
 func (e *LockedError) Error() string {
-	if e.PID == 0 {
-		return "locked by another process"
+	how, who := "locked", "another process"
+	if e.Shared {
+		how = "shared"
 	}
-	return fmt.Sprintf("locked by process %d", e.PID)
+	if e.PID != 0 {
+		who = fmt.Sprintf("process %d", e.PID)
+	}
+	return how + " by " + who
 }
 
 // FaultError tells that the memory of a mapping could not be accessed.

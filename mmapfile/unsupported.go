@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"runtime"
 	"sync/atomic"
+	"time"
 )
 
 // errUnsupported is what every function here returns: there is no File, Mapping
@@ -61,6 +62,8 @@ func (f *File) Populate(_, _ int64)                {}
 func (f *File) AdviseRandom(_, _ int64)            {}
 func (f *File) Protect(_, _ int64) error           { return errUnsupported }
 func (f *File) TryLock(int64) error                { return errUnsupported }
+func (f *File) TryShare() error                    { return errUnsupported }
+func (f *File) UnlockByte(ByteLock) error          { return errUnsupported }
 func (f *File) IsAt(string) (bool, error)          { return false, errUnsupported }
 func (f *File) Identity() (Identity, error)        { return Identity{}, errUnsupported }
 func (f *File) Close() error                       { return errUnsupported }
@@ -68,7 +71,32 @@ func (f *File) offsetOf(uintptr) (int64, bool)     { return 0, false }
 func (m *Mapping) Bytes() []byte                   { return nil }
 func (m *Mapping) Word(int64) *atomic.Uint64       { return nil }
 
+func (f *File) TryLockByte(ByteLock, bool) (bool, error) { return false, errUnsupported }
+func (f *File) ByteLocked(ByteLock) (bool, error)        { return false, errUnsupported }
+
 // InheritOwner returns an error that matches errors.ErrUnsupported.
 func (f *File) InheritOwner(*File) error { return errUnsupported }
 
 func bootID() []byte { return nil }
+
+// Event does not exist on this system.
+type Event struct{}
+
+// WakeAll is for Wake.
+const WakeAll = 0
+
+func (m *Mapping) Event(int64) Event       { return Event{} }
+func (e Event) Announce() uint32           { return 0 }
+func (e Event) Waited() bool               { return false }
+func (e Event) Wait(uint32, time.Duration) {}
+func (e Event) Wake(int)                   {}
+
+// NameLock does not exist on this system.
+type NameLock struct{}
+
+// OpenName returns an error that matches errors.ErrUnsupported.
+func OpenName(string) (*NameLock, error) { return nil, errUnsupported }
+
+func (l *NameLock) Share() error          { return errUnsupported }
+func (l *NameLock) Shared() (bool, error) { return false, errUnsupported }
+func (l *NameLock) Close()                {}

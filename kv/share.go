@@ -1,0 +1,472 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/mmapfile"
+)
+
+// A store that is open with Options.Shared is written by several handles, of this process
+// and others, each with an index of its own.
+//
+// Terminology.
+//   - share: the file's lock, which Shared handles hold together for as long as they
+//     write, and an exclusive one alone. So they exclude each other.
+//   - company: a lock of the store's name, which Shared handles hold together as long as they are open. The kernel tells by
+//     it whether there is anybody else, be it one who has not looked since the file was replaced.
+//   - presence: a byte lock of the file that every handle which may write to it holds, together with the others. By it
+//     those tell who only read.
+//   - turn: a byte lock for one handle. Who has it, and mu, has the write lock.
+//
+// Why nothing is lost or invented:
+//  1. Only who has the turn stores behind the tail, moves it, makes the file grow, or replaces it. The
+//     kernel ends the turn of a process that dies.
+//  2. A turn begins by taking in the log up to the tail word, in the file that the path names now. So
+//     an index is never behind when it decides, nor is a revision given twice.
+//  3. A tail that others have seen is never taken back while anybody lives who saw it: who opens
+//     the store beside others believes the tail word, and not the records behind it. Only who
+//     is alone recovers, as who opens it exclusively does.
+//  4. A holder that died before it moved the tail has left bytes behind it, be they whole records. It has said
+//     before how far (the word written); the next one makes them zero, durably, before it
+//     appends. Else the end of that might follow a new record, and be believed.
+//  5. The tail is moved before the writer's own index has the record, and a reader that sees
+//     it moved waits for that (follow). So whoever reads it first, in whichever process, nobody reads
+//     what was before it any more.
+//  6. A sync covers all from what this handle knows to be durable up to the tail, whoever wrote
+//     it. What was not synced when the handle came is stored to once more (see settleTail): another's sync of it may have failed.
+//     If one fails later, the kernel tells each who had the file open by then.
+//  7. The mark is stored in a turn: two who did so at once could spoil both slots.
+const (
+	presenceLock mmapfile.ByteLock = iota
+	turnLock
+	compactLock    // of who writes the next generation
+	checkpointLock // of who writes a checkpoint
+)
+
+const (
+	turnWait  = 10 * time.Second       // for a turn, unless LockTimeout says otherwise
+	turnFirst = 250 * time.Microsecond // until who waits for a turn looks by itself; then twice as long,
+	turnMost  = 50 * time.Millisecond  // up to this: so long may it take until a dead holder is noticed
+	turnSpan  = 200 * time.Microsecond // for which a handle may take turn after turn while others wait
+)
+
+// turns is what a handle knows of its turns. Guarded by mu.
+type turns struct {
+	crowded time.Time // since when others have been seen waiting; zero: nobody was
+	yields  bool      // others go first
+}
+
+// lockWrites takes the write lock: of this handle, and of a Shared store the turn. It returns
+// the generation to write to, with all that is published in its index. It waits for others at most
+// as long as LockTimeout says, and ctx lasts.
+func (s *Store) lockWrites(ctx context.Context) (*generation, error) {
+	s.gate.pass()
+	var deadline time.Time
+	if !s.mu.TryLock() {
+		if s.opts.Shared {
+			deadline = s.turnDeadline() // the wait for the goroutine before counts too
+		}
+		s.mu.Lock()
+	}
+	g, err := s.writable()
+	if err == nil && s.opts.Shared {
+		g, err = s.takeTurn(ctx, g, deadline)
+	}
+	if err != nil {
+		s.mu.Unlock()
+		return nil, err
+	}
+	return g, nil
+}
+
+// unlockWrites ends what lockWrites began, on the generation that it returned.
+func (s *Store) unlockWrites(g *generation) {
+	if s.opts.Shared {
+		s.endTurn(g)
+	}
+	s.mu.Unlock()
+}
+
+func (s *Store) turnDeadline() time.Time {
+	wait := s.opts.LockTimeout
+	if wait == 0 {
+		wait = turnWait
+	}
+	return time.Now().Add(wait)
+}
+
+// takeTurn waits for the turn in the generation at the path, which may be another than
+// g. The caller holds mu.
+func (s *Store) takeTurn(ctx context.Context, g *generation, deadline time.Time) (*generation, error) {
+	for {
+		err := s.join(g)
+		if err == nil {
+			err = s.awaitTurn(ctx, g.file, deadline)
+		}
+		next := g
+		if err == nil {
+			if next, err = s.beginTurn(g); err == nil && next == g {
+				return g, nil
+			}
+			s.endTurn(g)
+		}
+		if errors.Is(err, fs.ErrClosed) && s.gen.Load() != g {
+			next, err = s.writable() // a reader was first to see that it has been replaced
+		}
+		if err != nil {
+			return nil, err
+		}
+		g = next
+	}
+}
+
+// join takes what a handle holds of the file of g as long as it may write to it. The caller holds mu.
+func (s *Store) join(g *generation) error {
+	if g.joined {
+		return nil
+	}
+	if err := g.file.TryShare(); err != nil {
+		return err
+	}
+	g.joined = true
+	return takePresence(g.file)
+}
+
+// takePresence takes the presence of a file, if the system has such locks.
+func takePresence(f file) error {
+	_, err := f.TryLockByte(presenceLock, true) // nobody takes it alone
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	return err
+}
+
+// writerLives tells whether somebody may write to f, but for this handle.
+func writerLives(f file) bool {
+	present, err := f.ByteLocked(presenceLock)
+	return err == nil && present || liveHolder(f.Mapping()) != 0
+}
+
+// awaitTurn waits for the turn in f. Who waits is woken when a turn ends, and looks by itself
+// in between, for a process that dies wakes nobody.
+func (s *Store) awaitTurn(ctx context.Context, f file, deadline time.Time) (err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(f.mapped(), &err)
+	event := f.Mapping().Event(crc.TurnOff)
+	pause := turnFirst
+	if s.turns.yields {
+		s.turns.yields = false
+		event.Wait(event.Announce(), turnFirst)
+	}
+	for first := true; ; first = false {
+		had, err := f.TryLockByte(turnLock, false)
+		if had || err != nil {
+			if !first {
+				event.Announce() // for the others who wait: a turn that ends wakes one of them
+			}
+			return err
+		}
+		seen := event.Announce()
+		if had, err := f.TryLockByte(turnLock, false); had || err != nil {
+			return err
+		}
+		if deadline.IsZero() {
+			deadline = s.turnDeadline()
+		}
+		left := time.Until(deadline)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case left <= 0:
+			return &mmapfile.LockedError{PID: int(f.Mapping().Word(crc.HolderOff).Load()), Shared: true}
+		}
+		event.Wait(seen, min(pause, left))
+		if !first {
+			pause = min(2*pause, turnMost)
+		}
+	}
+}
+
+// beginTurn takes in what others have published, and puts right what one of them has left half done. It
+// returns the generation that is at the path; in another than g the turn is still to be had.
+func (s *Store) beginTurn(g *generation) (next *generation, err error) {
+	if next, err = s.followed(g); err != nil || next != g {
+		return next, err
+	}
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+	word, end := g.tailWord().Load(), uint64(g.end.Load()) // the latter is all that is published
+	if word&crc.Superseded != 0 && word&^crc.Superseded == end {
+		// Whoever was to replace this file died before it did.
+		if err := g.supersede(false); err != nil {
+			return nil, err
+		}
+	} else if word != end {
+		return nil, fmt.Errorf("%w: the tail word is not where the log ends", ErrCorrupt)
+	}
+	g.log.current.Load().Word(crc.HolderOff).Store(uint64(os.Getpid()))
+	return g, s.wipe(g)
+}
+
+// wipe makes zero what a holder that died has left behind the tail.
+func (s *Store) wipe(g *generation) error {
+	word, end := g.writtenWord(), g.end.Load()
+	written := int64(word.Load())
+	if written <= end {
+		return nil
+	}
+	if err := g.refresh(); err != nil {
+		return err
+	}
+	if written = min(written, g.file.Size()); written <= end {
+		return nil
+	}
+	s.opts.Logger.Info("wiped what a writer left that died", "path", s.path, "end", end, "bytes", written-end)
+	clear(g.bytes()[end:written])
+	if err := g.file.Sync(end, written-end); err != nil {
+		return s.setPoison(err)
+	}
+	word.Store(uint64(end))
+	return nil
+}
+
+// writtenWord says how far behind the tail something may have been written.
+func (g *generation) writtenWord() *atomic.Uint64 { return g.log.current.Load().Word(crc.WrittenOff) }
+
+// endTurn lets the others have the turn. The caller holds mu.
+func (s *Store) endTurn(g *generation) {
+	err := s.leaveTurn(g)
+	if err != nil && !errors.Is(err, fs.ErrClosed) {
+		s.setPoison(err)
+	}
+}
+
+func (s *Store) leaveTurn(g *generation) (err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+	s.storeMark(g)
+	if err := g.file.UnlockByte(turnLock); err != nil {
+		return err
+	}
+	event := g.log.current.Load().Event(crc.TurnOff)
+	if !event.Waited() {
+		s.turns.crowded = time.Time{}
+		return nil
+	}
+	// To wake somebody takes longer than many turns.
+	switch now := time.Now(); {
+	case s.turns.crowded.IsZero():
+		s.turns.crowded = now
+	case now.Sub(s.turns.crowded) > turnSpan:
+		s.turns.crowded, s.turns.yields = time.Time{}, true
+		event.Wake(1)
+	}
+	return nil
+}
+
+// noteMark is mark for a sync outside of a turn: it is stored at once if a turn is to be
+// had, and else at the end of the next one of this handle.
+func (s *Store) noteMark(g *generation, end int64, revision uint64) error {
+	g.synced.Store(end)
+	g.marking.Store(&crc.Mark{Off: end, Revision: revision, Stamp: s.clock.stamp()})
+	if !s.mu.TryLock() {
+		return nil
+	}
+	defer s.mu.Unlock()
+	if !g.joined {
+		return nil
+	}
+	had, err := g.file.TryLockByte(turnLock, false)
+	if had {
+		s.endTurn(g)
+	}
+	return err
+}
+
+// storeMark stores the mark that was noted last, if others have not stored a later one. The caller has the
+// turn.
+func (s *Store) storeMark(g *generation) {
+	m := g.marking.Swap(nil)
+	if m == nil {
+		return
+	}
+	b := g.bytes()
+	if crc.DecodeMark(b, &g.header).Off < m.Off {
+		crc.EncodeMark(b[crc.MarkOff(crc.NextMark(b, &g.header)):], *m, g.header.Salt)
+		g.marks += 2 // there is one that is not durable; the slot is chosen each time
+	}
+}
+
+// foretell moves the tail to end for other processes, before this one's index has what is there; readers
+// of this process that see it wait until told is called.
+func (s *Store) foretell(g *generation, end int64) (told func()) {
+	s.follow.Lock()
+	g.tailWord().Store(uint64(end))
+	return s.follow.Unlock
+}
+
+// distrust sees to it that what becomes durable in g, which others write too, stands on what is. The next sync
+// writes all of the log beyond the mark, whatever the kernel says of it, for the sync of another process may have
+// failed before this one had the file open; and whoever gave the file its name may have died before it synced that.
+func (s *Store) distrust(g *generation) (err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+	g.storeAgain(g.synced.Load(), g.end.Load())
+	return syncDir(s.disk, filepath.Dir(s.path))
+}
+
+// openToShare opens the file at the path to write it together with others, creating it if
+// need be. It is done in a turn.
+func (s *Store) openToShare() (g *generation, err error) {
+	if s.company, err = s.disk.OpenName(s.path); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.company.Close()
+		}
+	}()
+	f, before, alone, err := s.shareFile()
+	if err != nil {
+		return nil, err
+	}
+	if alone {
+		g, err = s.openAlone(f, before)
+	} else if g, err = s.load(f, before.identity, true); err == nil {
+		err = s.distrust(g)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	g.joined = true
+	s.endTurn(g)
+	return g, nil
+}
+
+// shareFile opens the file at the path, creating it if need be, and takes share, presence
+// and turn of it. It returns what the header was before, nil for a new file, and whether nobody else may write the file.
+func (s *Store) shareFile() (f file, before *head, alone bool, err error) {
+	deadline := time.Now().Add(s.opts.LockTimeout)
+	again := false
+	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		f, err = s.disk.Open(s.path, mmapfile.ReadWrite)
+		if errors.Is(err, fs.ErrNotExist) {
+			f, err = s.create()
+			if errors.Is(err, fs.ErrExist) && !again {
+				again = true
+				continue // somebody else was first
+			}
+			return f, nil, true, err
+		}
+		if err != nil {
+			return nil, nil, false, err
+		}
+		before, alone, err = s.shareOpen(f)
+		if err == nil && before != nil {
+			return f, before, alone, nil
+		}
+		f.Close()
+		var locked *mmapfile.LockedError
+		if err != nil && (!errors.As(err, &locked) || locked.Shared || !time.Now().Add(wait).Before(deadline)) {
+			return nil, nil, false, err
+		}
+		time.Sleep(wait)
+	}
+}
+
+// shareOpen does what shareFile does with the file f; before is nil where the path names another one.
+func (s *Store) shareOpen(f file) (before *head, alone bool, err error) {
+	h, err := s.readHeader(f) // not before it is known to be a store is it written to
+	if err == nil {
+		h.identity, err = f.Identity()
+	}
+	if err == nil {
+		err = f.TryShare()
+	}
+	if err == nil {
+		err = s.awaitTurn(context.Background(), f, time.Time{})
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	if at, err := f.IsAt(s.path); !at || err != nil {
+		return nil, false, err
+	}
+	if err := f.Refresh(); err != nil {
+		return nil, false, err
+	}
+	others, err := s.company.Shared()
+	if err == nil {
+		err = errors.Join(s.company.Share(), takePresence(f))
+	}
+	return &h, !others, err
+}
+
+// closesAlone tells whether nobody else may write the store, and if so has taken the turn, for good. The
+// caller holds mu.
+func (s *Store) closesAlone() bool {
+	g, err := s.writable()
+	if err == nil {
+		g, err = s.takeTurn(context.Background(), g, time.Time{})
+	}
+	if err != nil {
+		return false
+	}
+	others, err := s.company.Shared()
+	if others || err != nil {
+		s.endTurn(g)
+		return false
+	}
+	return true
+}
+
+// refuseCompany returns an error if somebody shares the store who has not looked since its file was replaced: the new one's lock
+// does not tell of that.
+func (s *Store) refuseCompany(holder uint64) error {
+	company, err := s.disk.OpenName(s.path)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil // nor is there anybody who shares
+	}
+	if err != nil {
+		return err
+	}
+	defer company.Close()
+	shared, err := company.Shared()
+	if shared {
+		err = &mmapfile.LockedError{PID: int(min(holder, math.MaxInt32)), Shared: true}
+	}
+	return err
+}
+
+// claimCompaction waits until no other process compacts, and keeps them from it. It returns the generation at
+// the path, which nobody else can replace then.
+func (s *Store) claimCompaction(ctx context.Context) (*generation, error) {
+	for wait := time.Millisecond; ; wait = min(2*wait, turnMost) {
+		g, err := s.lockWrites(ctx) // in a turn it is the one at the path
+		if err != nil {
+			return nil, err
+		}
+		had, err := g.file.TryLockByte(compactLock, false)
+		s.unlockWrites(g)
+		if had || err != nil {
+			return g, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-s.closing.Done():
+			return nil, ErrClosed
+		}
+	}
+}

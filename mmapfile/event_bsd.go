@@ -1,0 +1,19 @@
+//go:build darwin || freebsd
+
+package mmapfile
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// pollEvery is how long a wait lasts at most where nobody wakes it.
+const pollEvery = 5 * time.Millisecond
+
+func wait(word *atomic.Uint32, seen uint32, timeout time.Duration) {
+	if word.Load() == seen {
+		time.Sleep(min(timeout, pollEvery))
+	}
+}
+
+func wake(*atomic.Uint32, int) {}

@@ -1,0 +1,26 @@
+package mmapfile
+
+import (
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The operations of the futex call, without FUTEX_PRIVATE_FLAG: the kernel then knows a
+// word by its file and offset, and not by its address.
+const (
+	futexWait = 0
+	futexWake = 1
+)
+
+func wait(word *atomic.Uint32, seen uint32, timeout time.Duration) {
+	ts := unix.NsecToTimespec(timeout.Nanoseconds())
+	// Whatever it returns, the caller looks again.
+	_, _, _ = unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWait, uintptr(seen), uintptr(unsafe.Pointer(&ts)), 0, 0)
+}
+
+func wake(word *atomic.Uint32, n int) {
+	_, _, _ = unix.Syscall(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWake, uintptr(n))
+}
