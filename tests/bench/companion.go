@@ -34,7 +34,8 @@ const ready = "ready"
 // companion starts a process that opens the store in dir, and waits until it has.
 func (b *bench) companion(dir string, as access) (*companion, error) {
 	t := b.task
-	t.Workload, t.Dir, t.Access = companionName, dir, as
+	b.companions++
+	t.Workload, t.Dir, t.Access, t.Number = companionName, dir, as, b.companions
 	return startProcess(t)
 }
 
@@ -107,6 +108,7 @@ func (c *companion) get() (float64, error) {
 type worker struct {
 	*bench
 	get func() error    // a Get of the next key
+	put func() error    // a Put of a key of its own
 	ctx context.Context // ends with the orders
 	wg  sync.WaitGroup  // what goes on between the orders
 	err error           // of that; to be read behind wg
@@ -117,12 +119,13 @@ type worker struct {
 
 // orders are what a companion may be told to do. What it finds goes to out.
 var orders = map[string]func(w *worker) error{
-	"warm":    func(w *worker) error { return w.warm() },
-	"get":     (*worker).gets,
-	"fill":    func(w *worker) error { return w.fillWith(w.s, false) },
-	"put on":  (*worker).putOn,
-	"puts":    (*worker).puts,
-	"compact": (*worker).compact,
+	"warm":       func(w *worker) error { return w.warm() },
+	"get":        (*worker).gets,
+	"fill":       func(w *worker) error { return w.fillWith(w.s, false) },
+	"put on":     (*worker).putOn,
+	"puts":       (*worker).puts,
+	"put freely": (*worker).putFreely,
+	"compact":    (*worker).compact,
 }
 
 // work opens the store and does what it is told, until there are no more orders.
@@ -132,6 +135,8 @@ func work(b *bench, in io.Reader, out io.Writer) (err error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	w := &worker{bench: b, ctx: ctx, get: b.getter(newPicker(8, uint64(b.Keys)).next)}
+	fresh := uint64(b.Number) << 32
+	w.put = b.putter(b.s, func() uint64 { fresh++; return fresh })
 	fmt.Fprintln(out, ready)
 	for lines := bufio.NewScanner(in); err == nil && lines.Scan(); {
 		order, ok := orders[lines.Text()]
@@ -184,6 +189,16 @@ func (w *worker) putOn() error {
 func (w *worker) puts() error {
 	w.out["per_s"] = float64(w.done.Load()) / time.Since(w.began).Seconds()
 	return nil
+}
+
+// putFreely puts keys of its own as fast as it can.
+func (w *worker) putFreely() error {
+	var h histogram
+	start := time.Now()
+	err := latencies(&h, w.Time, w.put)
+	w.out["puts"], w.out["took"] = float64(h.n), float64(time.Since(start))
+	h.into(w.out, "")
+	return err
 }
 
 // compact compacts, and comes to rest.

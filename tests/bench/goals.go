@@ -163,6 +163,7 @@ func goalsAt(big int64) []goal {
 	for _, keys := range slices.Compact([]int64{goal100k, big}) {
 		most("a follower that catches up over a rebuild, "+count(keys)+" records", 1.1, metric("catch-up", keys, "of_rebuild"))
 	}
+	most("shared put over an exclusive put with a lock around it, by turns, "+m+" keys", 1.5, metric("shared-1", big, "of_locked"))
 	return g
 }
 

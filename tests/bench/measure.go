@@ -23,6 +23,7 @@ type task struct {
 	KillWrites      int           // between the opening and the kill
 	KillIdle        time.Duration // between the last of them and the kill
 	Access          access        // of a companion
+	Number          int           // of a companion, from 1 on
 }
 
 // bench is one process's work under way.
@@ -33,7 +34,8 @@ type bench struct {
 	s   Store // nil until it is open
 	out map[string]float64
 	// version of the first value that it writes, above those of the load.
-	version uint64
+	version    uint64
+	companions int // how many were started
 	// started is told when the preparations are over, once.
 	started func()
 }

@@ -72,6 +72,7 @@ type access int
 const (
 	owner    access = iota // it writes, and nobody else
 	follower               // it reads, beside whoever writes
+	sharer                 // it writes, as others do
 )
 
 // bytes of all keys and values.

@@ -65,6 +65,10 @@ func durableRows(who string) []row {
 	return []row{{"durable puts a second, " + who, "per_s", perSecond}}
 }
 
+func sharedRows(who string) []row {
+	return []row{{"shared puts a second, " + who + " processes", "per_s", perSecond}, {"the slowest, of its share", "slowest", times}, {"the worst put", "put_max", nanoseconds}}
+}
+
 // workloads are all of them, in the order of the tables.
 var workloads = []workload{
 	{name: "get", about: "Get of keys that are there, each as likely as any other", start: loaded, rows: nsRow("get"), run: runGet, lacks: any1, broad: true},
@@ -123,6 +127,11 @@ var workloads = []workload{
 		{"a follower catches up, each record", "record", nanoseconds}, {"over a rebuild", "of_rebuild", times}}, run: runCatchUp, lacks: byProcesses},
 	{name: "switch", about: "the first Get of a follower after a compaction, by another process, which has come to rest; by turns Open after Close and the first Get", start: spoiled, rows: []row{
 		{"a follower after a compaction", "ns_op", nanoseconds}, {"over open and the first get", "of_open", times}}, run: runSwitch, lacks: byProcesses},
+	{name: "shared-1", about: "put of all keys into an empty shared store that no other process has open; by turns into an exclusive one, with a lock and an unlock of a file around each put (fcntl, of an open file)", start: empty, rows: []row{
+		{"shared put", "ns_op", nanoseconds}, {"over an exclusive put with a lock around it", "of_locked", times}}, run: runShared, lacks: byProcesses},
+	{name: "shared-2", about: "puts of 2 processes into one shared store, each as fast as it can", start: empty, rows: sharedRows("2"), run: runSharers(2), lacks: byProcesses},
+	{name: "shared-4", about: "of 4 processes", start: empty, rows: sharedRows("4"), run: runSharers(4), lacks: byProcesses},
+	{name: "shared-8", about: "of 8 processes", start: empty, rows: sharedRows("8"), run: runSharers(8), lacks: byProcesses},
 }
 
 func workloadOf(name string) (workload, bool) {
