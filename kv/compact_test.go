@@ -398,3 +398,33 @@ func TestHashAcrossCompaction(t *testing.T) {
 		t.Error("the hash is that of the index before")
 	}
 }
+
+// Goal: whoever follows goes over to the next generation by its checkpoint, and reads of the log only what lies behind that.
+// Method: a store that is long enough for one, compacted again and again under a follower and a Shared handle; each time the
+// index must have come from a checkpoint of most of the log.
+func TestCompactLeavesCheckpoint(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store")
+	s := openTestAt(t, path, &Options{CompactAt: -1})
+	follower := openTestAt(t, path, &Options{ReadOnly: true})
+	value := make([]byte, 1000)
+	for round := range 3 {
+		for i := range 1000 {
+			if err := s.Put(fmt.Appendf(nil, "key %d", i), value); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := s.Compact(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := follower.Get([]byte("key 7")); err != nil || len(got) != len(value) {
+			t.Fatalf("round %d: %d bytes, %v", round, len(got), err)
+		}
+		g := follower.gen.Load()
+		if covered, end := g.checkpoint.Load(), g.end.Load(); covered < end/2 || covered > end {
+			t.Errorf("round %d: the checkpoint that was used covers %d of %d", round, covered, end)
+		}
+		if _, err := os.Stat(path + newIndexSuffix); err == nil {
+			t.Errorf("round %d: a draft was left", round)
+		}
+	}
+}

@@ -16,11 +16,18 @@
 //
 // All methods of Store may be called from any number of goroutines. Get, View,
 // Has and GetMany take no lock and wait for nobody, whatever writers, growth and
-// compaction do; a ReadOnly handle takes in first what its writer has published
-// (see Options.ReadOnly). Writes take turns. Put, Delete, Compute, CompareAndSwap and
+// compaction do; a handle that is ReadOnly or Shared takes in first what others have
+// published. Writes take turns. Put, Delete, Compute, CompareAndSwap and
 // Update are atomic. Slices given to the store may be used again at once; slices
 // that Get returns belong to the caller; slices that View, GetMany and Iter pass
 // to a function are the file's own bytes, valid until that function returns.
+//
+// # Several processes
+//
+// One handle writes a store, and any number may follow it ReadOnly, in any process. With
+// Options.Shared several processes write it, each write in a turn of its own: Compute,
+// CompareAndSwap and Update are then atomic between processes as they are between
+// goroutines, and a read sees every write that returned before it began, whoever made it.
 //
 // # Durability
 //

@@ -48,7 +48,7 @@ func (s *Store) catchUp() (_ *generation, err error) {
 	}
 	off, err := s.takeIn(g, int64(word&^crc.Superseded))
 	torn := errors.Is(err, crc.ErrSum) || errors.Is(err, crc.ErrNoRecord) || errors.Is(err, crc.ErrBounds)
-	if torn && s.opts.ReadOnly && g.end.Load() >= g.durableMark().Off && !writerLives(g.file) {
+	if torn && s.opts.ReadOnly && g.end.Load() >= g.durableMark().Off && !s.writerLives(g.file) {
 		// A power cut left the tail word beyond the records. The next writer will
 		// set it right.
 		return g, nil

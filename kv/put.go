@@ -197,7 +197,8 @@ func (s *Store) appendEntry(g *generation, e *codec.Entry, h uint64) (revision u
 	g.touchTail()
 
 	if s.opts.Shared {
-		defer s.foretell(g, off+size)()
+		s.foretell(g, off+size)
+		defer s.follow.Unlock()
 	}
 	g.index.mu.Lock()
 	defer g.index.mu.Unlock()

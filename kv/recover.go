@@ -33,7 +33,7 @@ func (s *Store) recover(g *generation, h *head) (err error) {
 			return err
 		}
 		log = g.bytes()
-		if h.shared || writerLives(g.file) {
+		if h.shared || s.writerLives(g.file) {
 			// Behind the tail of a writer that lives are records which it has not
 			// published, and may not. Without one, a tail word that a power cut left
 			// says nothing: the records do.

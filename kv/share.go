@@ -108,16 +108,9 @@ func (s *Store) turnDeadline() time.Time {
 // g. The caller holds mu.
 func (s *Store) takeTurn(ctx context.Context, g *generation, deadline time.Time) (*generation, error) {
 	for {
-		err := s.join(g)
-		if err == nil {
-			err = s.awaitTurn(ctx, g.file, deadline)
-		}
-		next := g
-		if err == nil {
-			if next, err = s.beginTurn(g); err == nil && next == g {
-				return g, nil
-			}
-			s.endTurn(g)
+		next, err := s.tryTurn(ctx, g, deadline)
+		if err == nil && next == g {
+			return g, nil
 		}
 		if errors.Is(err, fs.ErrClosed) && s.gen.Load() != g {
 			next, err = s.writable() // a reader was first to see that it has been replaced
@@ -127,6 +120,20 @@ func (s *Store) takeTurn(ctx context.Context, g *generation, deadline time.Time)
 		}
 		g = next
 	}
+}
+
+// tryTurn is takeTurn where g is not replaced meanwhile; else it returns the next generation, without the turn.
+func (s *Store) tryTurn(ctx context.Context, g *generation, deadline time.Time) (next *generation, err error) {
+	if err := s.join(g); err != nil {
+		return nil, err
+	}
+	if err := s.awaitTurn(ctx, g.file, deadline); err != nil {
+		return nil, err
+	}
+	if next, err = s.beginTurn(g); err != nil || next != g {
+		s.endTurn(g)
+	}
+	return next, err
 }
 
 // join takes what a handle holds of the file of g as long as it may write to it. The caller holds mu.
@@ -150,10 +157,20 @@ func takePresence(f file) error {
 	return err
 }
 
-// writerLives tells whether somebody may write to f, but for this handle.
-func writerLives(f file) bool {
+// writerLives tells whether there is somebody who may write to f, the file at the path, or who may yet come to do so from
+// one that it has replaced. It is for handles that only read.
+func (s *Store) writerLives(f file) bool {
 	present, err := f.ByteLocked(presenceLock)
-	return err == nil && present || liveHolder(f.Mapping()) != 0
+	if err == nil && present || liveHolder(f.Mapping()) != 0 {
+		return true
+	}
+	company, err := s.disk.OpenName(s.path)
+	if err != nil {
+		return false
+	}
+	defer company.Close()
+	shared, err := company.Shared()
+	return err == nil && shared
 }
 
 // awaitTurn waits for the turn in f. Who waits is woken when a turn ends, and looks by itself
@@ -199,19 +216,18 @@ func (s *Store) awaitTurn(ctx context.Context, f file, deadline time.Time) (err 
 // beginTurn takes in what others have published, and puts right what one of them has left half done. It
 // returns the generation that is at the path; in another than g the turn is still to be had.
 func (s *Store) beginTurn(g *generation) (next *generation, err error) {
-	if next, err = s.followed(g); err != nil || next != g {
-		return next, err
-	}
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
-	word, end := g.tailWord().Load(), uint64(g.end.Load()) // the latter is all that is published
-	if word&crc.Superseded != 0 && word&^crc.Superseded == end {
-		// Whoever was to replace this file died before it did.
-		if err := g.supersede(false); err != nil {
-			return nil, err
+	if g.tailWord().Load() != uint64(g.end.Load()) {
+		if next, err = s.catchUp(); err != nil || next != g {
+			return next, err
 		}
-	} else if word != end {
-		return nil, fmt.Errorf("%w: the tail word is not where the log ends", ErrCorrupt)
+		word, end := g.tailWord().Load(), uint64(g.end.Load())
+		if word&^crc.Superseded != end {
+			return nil, fmt.Errorf("%w: the tail word is not where the log ends", ErrCorrupt)
+		}
+		// Whoever was to replace this file, and said so, died before it did.
+		g.tailWord().Store(end)
 	}
 	g.log.current.Load().Word(crc.HolderOff).Store(uint64(os.Getpid()))
 	return g, s.wipe(g)
@@ -295,6 +311,9 @@ func (s *Store) noteMark(g *generation, end int64, revision uint64) error {
 // storeMark stores the mark that was noted last, if others have not stored a later one. The caller has the
 // turn.
 func (s *Store) storeMark(g *generation) {
+	if g.marking.Load() == nil {
+		return
+	}
 	m := g.marking.Swap(nil)
 	if m == nil {
 		return
@@ -306,12 +325,11 @@ func (s *Store) storeMark(g *generation) {
 	}
 }
 
-// foretell moves the tail to end for other processes, before this one's index has what is there; readers
-// of this process that see it wait until told is called.
-func (s *Store) foretell(g *generation, end int64) (told func()) {
+// foretell moves the tail to end for other processes, before this one's index has what is there. Readers
+// of this process that see it wait until the caller lets go of follow.
+func (s *Store) foretell(g *generation, end int64) {
 	s.follow.Lock()
 	g.tailWord().Store(uint64(end))
-	return s.follow.Unlock
 }
 
 // distrust sees to it that what becomes durable in g, which others write too, stands on what is. The next sync

@@ -162,14 +162,7 @@ func TestSharedLeftover(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	off := g.end.Load()
-	for i, key := range []string{"a", "b", "c"} {
-		e := codec.Entry{Key: []byte(key), Value: []byte("value"), Revision: g.revision.Load() + 1 + uint64(i)}
-		n := e.Size()
-		g.writtenWord().Store(uint64(off + crc.RecordSize(n)))
-		g.encode(&e, n, off, 0)
-		off += crc.RecordSize(n)
-	}
+	off := leave(g, "a", "b", "c")
 	dead.unlockWrites(g)
 
 	put(s, "2")
@@ -187,6 +180,48 @@ func TestSharedLeftover(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantSame(t, []*Store{openTestAt(t, left, nil)}, want)
+}
+
+// Goal: who opens the store to follow it believes no record that was not published, as long as there is anybody who will write
+// on; not even one who has not looked since the file was replaced. Method: of two writers one compacts, dies
+// with a whole record behind the tail, and the other has not noticed.
+func TestSharedFollowerBelievesTail(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store")
+	handles := openShared(t, path, 2, Options{CompactAt: -1})
+	dead, s := handles[0], handles[1]
+	if _, err := dead.Compact(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	g, err := dead.lockWrites(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	leave(g, "never")
+	g.log.current.Load().Word(crc.HolderOff).Store(0)
+	dead.unlockWrites(g)
+	if err := g.file.Close(); err != nil { // as its death does
+		t.Fatal(err)
+	}
+	dead.company.Close()
+	reader := openTestAt(t, path, &Options{ReadOnly: true})
+	wantSame(t, []*Store{reader}, map[string]string{"": ""})
+	if err := s.Put([]byte("after"), []byte("value")); err != nil {
+		t.Fatal(err)
+	}
+	wantSame(t, []*Store{reader, s}, map[string]string{"": "", "after": "value"})
+}
+
+// leave stores a whole record of each key behind the tail, as one who dies before it is published.
+func leave(g *generation, keys ...string) (end int64) {
+	end = g.end.Load()
+	for i, key := range keys {
+		e := codec.Entry{Key: []byte(key), Value: []byte("value"), Revision: g.revision.Load() + 1 + uint64(i)}
+		n := e.Size()
+		g.writtenWord().Store(uint64(end + crc.RecordSize(n)))
+		g.encode(&e, n, end, 0)
+		end += crc.RecordSize(n)
+	}
+	return end
 }
 
 // Goal: a compaction that died before its rename keeps nobody from writing. Method: its word is set, and nothing

@@ -207,7 +207,8 @@ func (s *Store) appendAll(g *generation, tx *Tx) (revision uint64, err error) {
 	// Where it ends in the middle, the screen stays, and the store is poisoned.
 	g.applying.Store(&earlier)
 	if s.opts.Shared {
-		defer s.foretell(g, end)()
+		s.foretell(g, end)
+		defer s.follow.Unlock()
 	}
 	g.index.mu.Lock()
 	defer g.index.mu.Unlock()

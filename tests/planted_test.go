@@ -122,7 +122,8 @@ func TestPlantedFaults(t *testing.T) {
 		t.Run(fault.name, func(t *testing.T) {
 			overlay := plant(t, root, fault.edits)
 			binary := filepath.Join(t.TempDir(), "planted.test")
-			build := exec.Command("go", "test", "-c", "-overlay", overlay, "-o", binary)
+			// Most of the time goes to building: so without what a build of tests can do without.
+			build := exec.Command("go", "test", "-c", "-vet=off", "-gcflags=-N -l", "-ldflags=-s -w", "-overlay", overlay, "-o", binary)
 			build.Dir = filepath.Join(root, "tests", fault.dir)
 			if fault.dir != "." {
 				build.Dir = filepath.Join(root, fault.dir)
