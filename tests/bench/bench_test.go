@@ -146,6 +146,9 @@ func TestCompanion(t *testing.T) {
 	for name, trouble := range map[string]func(c *companion) error{
 		"nonsense": func(c *companion) error { return nil },
 		"death":    func(c *companion) error { return c.cmd.Process.Kill() },
+		"death before": func(c *companion) error {
+			return errors.Join(c.cmd.Process.Kill(), unix.Waitid(unix.P_PID, c.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil))
+		},
 	} {
 		c, err := b.companion(b.Dir, owner)
 		if err != nil {

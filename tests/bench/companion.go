@@ -66,8 +66,10 @@ func startProcess(t task) (*companion, error) {
 
 // tell has the companion begin with what orders names.
 func (c *companion) tell(order string) error {
-	_, err := fmt.Fprintln(c.in, order)
-	return err
+	if _, err := fmt.Fprintln(c.in, order); err != nil {
+		return fmt.Errorf("the other process takes no orders: %w", errors.Join(err, c.end()))
+	}
+	return nil
 }
 
 // answer waits until the companion has done what it was told, and returns what it
