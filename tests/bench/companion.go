@@ -117,6 +117,7 @@ type worker struct {
 
 	began time.Time    // of the puts that go on
 	done  atomic.Int64 // of them
+	ear   ear
 }
 
 // orders are what a companion may be told to do. What it finds goes to out.
@@ -128,6 +129,10 @@ var orders = map[string]func(w *worker) error{
 	"puts":       (*worker).puts,
 	"put freely": (*worker).putFreely,
 	"compact":    (*worker).compact,
+	"watch":      (*worker).watch,
+	"idle":       (*worker).idle,
+	"listen":     (*worker).listen,
+	"heard":      (*worker).heard,
 }
 
 // work opens the store and does what it is told, until there are no more orders.

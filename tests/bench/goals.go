@@ -164,6 +164,8 @@ func goalsAt(big int64) []goal {
 		most("a follower that catches up over a rebuild, "+count(keys)+" records", 1.1, metric("catch-up", keys, "of_rebuild"))
 	}
 	most("shared put over an exclusive put with a lock around it, by turns, "+m+" keys", 1.5, metric("shared-1", big, "of_locked"))
+	most("from a put to its event in another process over a wake-up by futex, medians by turns", 3, metric("watch", big, "of_futex"))
+	g = append(g, goal{name: "processor time of a watcher at rest, 2 s", most: 1e6, unit: nanoseconds, figure: metric("watch", big, "idle")})
 	return g
 }
 

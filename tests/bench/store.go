@@ -3,10 +3,14 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"iter"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/mmapkv/mmapkv/kv"
 )
 
 // Store is a store as the workloads see it. All but Close may be called from
@@ -48,6 +52,10 @@ type (
 	// compacter gives back the disk space of what is dead.
 	compacter interface {
 		Compact() error
+	}
+	// watcher tells of what is there and of every change, until ctx ends.
+	watcher interface {
+		Watch(ctx context.Context, prefix []byte) iter.Seq[kv.Event]
 	}
 	// statser tells figures that only the store knows, by the metric's name.
 	statser interface {

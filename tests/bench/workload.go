@@ -132,6 +132,10 @@ var workloads = []workload{
 	{name: "shared-2", about: "puts of 2 processes into one shared store, each as fast as it can", start: empty, rows: sharedRows("2"), run: runSharers(2), lacks: byProcesses},
 	{name: "shared-4", about: "of 4 processes", start: empty, rows: sharedRows("4"), run: runSharers(4), lacks: byProcesses},
 	{name: "shared-8", about: "of 8 processes", start: empty, rows: sharedRows("8"), run: runSharers(8), lacks: byProcesses},
+	{name: "watch", about: "puts, and naps of 200 µs between them, until a watcher, a process that follows the store, has the event; by turns until that process is woken by a futex, and by a pipe; first, its processor time in 2 seconds without events",
+		start: empty, rows: []row{
+			{"from a put to its event in another process", "p50", nanoseconds}, {"over the wake-up by a futex", "of_futex", times}, {"over that by a pipe", "of_pipe", times},
+			{"p99 of the event", "p99", nanoseconds}, {"p99 by a futex", "futex_p99", nanoseconds}, {"p99 by a pipe", "pipe_p99", nanoseconds}, {"processor time of a watcher at rest", "idle", nanoseconds}}, run: runWatch, lacks: byProcesses},
 }
 
 func workloadOf(name string) (workload, bool) {
