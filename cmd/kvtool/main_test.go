@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ func TestMain(m *testing.M) {
 		"kvtool":  func() { os.Exit(run()) },
 		"kvhold":  func() { os.Exit(own(func(*kv.Store) error { return nil })) },
 		"kvchurn": func() { os.Exit(own(churn)) },
+		"kvstorm": func() { os.Exit(own(storm)) },
 		"ontty":   func() { os.Exit(onTTY()) },
 	})
 }
@@ -56,6 +58,15 @@ func churn(s *kv.Store) error {
 		}
 	}
 	return nil
+}
+
+// storm is churn, with a compaction.
+func storm(s *kv.Store) error {
+	if err := churn(s); err != nil {
+		return err
+	}
+	_, err := s.Compact(context.Background())
+	return err
 }
 
 // onTTY runs a command with stdout and stderr on the controlling terminal.
