@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -13,24 +15,38 @@ import (
 
 // Goal: the verbs that read a store show all of it, of one moment, while another process
 // writes at full speed and compacts over and over.
-// Method: a writer that keeps a hundred keys, and compacts after each thousand of puts;
-// each verb by turns. What they write must be a store as well.
+// Method: a writer that keeps a hundred keys, and compacts after each thousand of puts, alone
+// or as one of two that share the store; each verb by turns. What they write must be a store as well.
 func TestBesideWriter(t *testing.T) {
-	const keys, rounds = 100, 3
-	dir := t.TempDir()
-	path, ready, copied := filepath.Join(dir, "s.mmkv"), filepath.Join(dir, "ready"), filepath.Join(dir, "s.backup")
-	writer := exec.Command("kvstorm", path, ready)
-	writer.Stderr = os.Stderr
-	if err := writer.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		writer.Process.Signal(os.Interrupt)
-		if err := writer.Wait(); err != nil {
-			t.Errorf("the writer: %v", err)
+	t.Run("alone", func(t *testing.T) { besideWriters(t, "kvstorm") })
+	t.Run("shared", func(t *testing.T) {
+		if runtime.GOOS != "linux" {
+			t.Skip("kv.Options.Shared is there on Linux alone")
 		}
-	}()
-	awaitFile(t, ready)
+		besideWriters(t, "kvcrowd", "kvcrowd")
+	})
+}
+
+func besideWriters(t *testing.T, writers ...string) {
+	const keys, rounds = 100, 3
+	t.Setenv("GORACE", "atexit_sleep_ms=10") // else the race detector makes each process wait for a second when it ends
+	dir := t.TempDir()
+	path, copied := filepath.Join(dir, "s.mmkv"), filepath.Join(dir, "s.backup")
+	for i, name := range writers {
+		ready := filepath.Join(dir, fmt.Sprint("ready", i))
+		writer := exec.Command(name, path, ready)
+		writer.Stderr = os.Stderr
+		if err := writer.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			writer.Process.Signal(os.Interrupt)
+			if err := writer.Wait(); err != nil {
+				t.Errorf("the writer: %v", err)
+			}
+		}()
+		awaitFile(t, ready)
+	}
 	generation := func() uint64 {
 		info, err := kv.Inspect(path)
 		if err != nil {

@@ -17,19 +17,21 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"kvtool":  func() { os.Exit(run()) },
-		"kvhold":  func() { os.Exit(own(func(*kv.Store) error { return nil })) },
-		"kvchurn": func() { os.Exit(own(churn)) },
-		"kvstorm": func() { os.Exit(own(storm)) },
+		"kvhold":  func() { os.Exit(own(false, func(*kv.Store) error { return nil })) },
+		"kvchurn": func() { os.Exit(own(false, churn)) },
+		"kvstorm": func() { os.Exit(own(false, storm)) },
+		"kvshare": func() { os.Exit(own(true, churn)) },
+		"kvcrowd": func() { os.Exit(own(true, storm)) },
 		"ontty":   func() { os.Exit(onTTY()) },
 	})
 }
 
-// own opens the store os.Args[1] for writing and calls turn over and over until it
-// is interrupted. After the first turn it makes the file os.Args[2].
-func own(turn func(s *kv.Store) error) int {
+// own opens the store os.Args[1] for writing, be it shared, and calls turn over and over
+// until it is interrupted. After the first turn it makes the file os.Args[2].
+func own(shared bool, turn func(s *kv.Store) error) int {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt)
-	s, err := kv.Open(os.Args[1], &kv.Options{Durability: kv.SyncManual})
+	s, err := kv.Open(os.Args[1], &kv.Options{Durability: kv.SyncManual, Shared: shared})
 	if err == nil {
 		err = turn(s)
 	}
