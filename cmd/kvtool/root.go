@@ -22,7 +22,7 @@ func (t *tool) root() *cobra.Command {
 		Short: "Look into, check and maintain mmapkv stores",
 		Long: `Kvtool works on the stores of mmapkv, embedded key-value stores of one file each.
 
-The verbs that read (get, scan, info, inspect, check, backup, export, repair)
+The verbs that read (get, scan, watch, info, inspect, check, backup, export, repair)
 take no lock: they work while others write the store, and none of them changes it.
 The verbs that write (set, delete, import, compact) work beside processes that share
 the store. Where one has it for itself, --wait gives it time to let go. And restore
@@ -38,7 +38,7 @@ Data goes to stdout, all else to stderr. The exit codes: kvtool help exit-codes.
 	}
 	root.PersistentFlags().BoolVarP(&t.quiet, "quiet", "q", false, "show no progress bars")
 	root.AddCommand(
-		t.getVerb(), t.setVerb(), t.deleteVerb(), t.scanVerb(),
+		t.getVerb(), t.setVerb(), t.deleteVerb(), t.scanVerb(), t.watchVerb(),
 		t.infoVerb(), t.inspectVerb(), t.checkVerb(), t.compactVerb(),
 		t.backupVerb(), t.restoreVerb(), t.exportVerb(), t.importVerb(), t.repairVerb(),
 		t.demoVerb(), t.demoWriterVerb(), t.versionVerb(), exitCodesTopic(),
