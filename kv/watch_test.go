@@ -88,7 +88,9 @@ func (s *Store) sleeps() (yes, woken bool) {
 }
 
 // eventWord is the word by which the watches of s are woken; its lowest bit, waited, says that somebody waits.
-func eventWord(s *Store) uint32 { return uint32(s.gen.Load().log.current.Load().Word(crc.EventOff).Load()) }
+func eventWord(s *Store) uint32 {
+	return uint32(s.gen.Load().log.current.Load().Word(crc.EventOff).Load())
+}
 
 const waited = 1
 
