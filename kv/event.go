@@ -34,7 +34,7 @@ type event struct{ file file }
 const waited = 1
 
 // watchPatience is how long a watch that is to be woken sleeps before it looks for itself.
-const watchPatience = 500 * time.Millisecond
+const watchPatience = 2 * time.Second
 
 // wake wakes whoever waits for g to change, if anybody does. What has changed has been stored.
 func (g *generation) wake() {
