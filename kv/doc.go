@@ -40,7 +40,7 @@
 //
 // Watch yields the entries under a prefix as they are, and then each change to them as it
 // happens, in this process or another; WatchFrom resumes after a revision. Writers wait for
-// nobody who watches, and who watches takes no processor while nothing happens.
+// nobody who watches, and who watches takes next to no processor while nothing happens.
 //
 // # Errors
 //

@@ -367,8 +367,9 @@ func (s *Store) openToShare() (g *generation, err error) {
 		return nil, err
 	}
 	g.joined = true
+	err = setHolder(f, uint64(os.Getpid()))
 	s.endTurn(g)
-	return g, nil
+	return g, err
 }
 
 // shareFile opens the file at the path, creating it if need be, and takes share, presence

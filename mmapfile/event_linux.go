@@ -17,8 +17,13 @@ const (
 
 func wait(word *atomic.Uint32, seen uint32, timeout time.Duration) {
 	ts := unix.NsecToTimespec(timeout.Nanoseconds())
-	// Whatever it returns, the caller looks again.
-	_, _, _ = unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWait, uintptr(seen), uintptr(unsafe.Pointer(&ts)), 0, 0)
+	_, _, errno := unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWait, uintptr(seen), uintptr(unsafe.Pointer(&ts)), 0, 0)
+	switch errno {
+	case 0, unix.EAGAIN, unix.EINTR, unix.ETIMEDOUT: // the caller looks again
+	default:
+		// There is no such call, or the page is gone: who looks again at once would spin.
+		time.Sleep(min(timeout, pollEvery))
+	}
 }
 
 func wake(word *atomic.Uint32, n int) {
