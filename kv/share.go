@@ -362,14 +362,16 @@ func (s *Store) openToShare() (g *generation, err error) {
 	} else if g, err = s.load(f, before.identity, true); err == nil {
 		err = s.distrust(g)
 	}
+	if err == nil {
+		err = setHolder(f, uint64(os.Getpid()))
+	}
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
 	g.joined = true
-	err = setHolder(f, uint64(os.Getpid()))
 	s.endTurn(g)
-	return g, err
+	return g, nil
 }
 
 // shareFile opens the file at the path, creating it if need be, and takes share, presence
