@@ -1,7 +1,7 @@
 # One command each. CI (.ci/run) runs the same lines.
 
 GO          ?= go
-ALL         := ./... ./cmd/kvtool/... ./tests/device/...
+ALL         := ./... ./cmd/kvtool/... ./tests/device/... ./tests/processes/...
 STATICCHECK ?= $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 CROSS       := linux/arm64 darwin/arm64 freebsd/amd64 linux/386
 FUZZTIME    ?= 3000x
@@ -55,6 +55,7 @@ modules:
 	GOWORK=off $(GO) build ./... && GOWORK=off $(GO) mod verify
 	cd cmd/kvtool && GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) mod tidy -diff
 	cd tests/device && GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) mod tidy -diff
+	cd tests/processes && GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) mod tidy -diff
 	$(in_bench) $(GO) vet . && GOWORK=off $(GO) mod tidy -diff
 	GOWORK=off $(GO) mod tidy -diff
 
@@ -71,6 +72,7 @@ crash:
 	$(GO) test ./tests -run 'Kill|Model|Damage|Truncat|Flip|Older|Forge|Salvage|Torn|Claims|Full|Accident|Beneath|Stray' -count 1 -timeout 0 \
 		-scale $(N) -kills $$((100 * $(N))) -accidents $$((200 * $(N))) -v
 	$(GO) test ./tests/device -count 1 -timeout 0 -cuts $$((100 * $(N))) -v
+	$(GO) test ./tests/processes -count 1 -timeout 0 -rounds $$((20 * $(N))) -v
 
 # Every store, every workload, every size, and cost as work grows, into docs/: many
 # hours, in which the machine should do nothing else. After an interruption,

@@ -129,9 +129,7 @@ func (s *Store) takeIn(g *generation, end int64) (off int64, err error) {
 			earlier.note(g, r.entry.Key)
 			// Where it ends in the middle, the screen stays, for the next try.
 			g.applying.Store(&earlier)
-			if err = s.enterSpan(g, scan.log, from, scan.off); err == nil {
-				g.applying.Store(nil)
-			}
+			err = s.enterSpan(g, scan.log, from, scan.off)
 		}
 		if err != nil {
 			return from, err

@@ -147,13 +147,17 @@ func (s *Store) enterSpan(g *generation, log []byte, from, end int64) error {
 	return nil
 }
 
-// enterRecord enters a record that lies at the end of the log.
+// enterRecord enters a record that lies at the end of the log. The last of a transaction
+// ends its screen.
 func (s *Store) enterRecord(g *generation, r *logRecord) error {
 	g.index.mu.Lock()
 	defer g.index.mu.Unlock()
 	s.clock.seen(r.entry.Written)
 	if err := g.enter(&r.entry, g.index.hash.sum(r.entry.Key), r.off, r.size); err != nil {
 		return err
+	}
+	if !r.more {
+		g.applying.Store(nil) // before the log ends there: see appendAll
 	}
 	g.end.Store(r.off + r.size)
 	g.revision.Store(max(g.header.BaseRevision, r.entry.Revision))

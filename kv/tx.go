@@ -224,8 +224,9 @@ func (s *Store) appendAll(g *generation, tx *Tx) (revision uint64, err error) {
 		g.index.mustHold(hashes[i])
 		off += size
 	}
-	g.publish(end, revision)
+	// Before the log ends there: who sees it end, and so waits no more, sees all of it.
 	g.applying.Store(nil)
+	g.publish(end, revision)
 	s.wrote(g)
 	s.aheadIfDue(g)
 	return revision, nil

@@ -35,11 +35,12 @@ var allowed = map[string]string{
 	// A module of its own, so that the peers are in nobody's graph.
 	"tests/bench": "kv crc golang.org/x/sys/unix go.etcd.io/bbolt github.com/dgraph-io/badger/v4/* github.com/dgraph-io/badger/v4 github.com/cockroachdb/pebble/v2/* " +
 		"github.com/cockroachdb/pebble/v2 github.com/tidwall/buntdb github.com/syndtr/goleveldb/* github.com/puzpuzpuz/xsync/v4 modernc.org/sqlite",
-	"tests/device": "test: kv internal/* golang.org/x/sys/unix github.com/hanwen/go-fuse/v2/*", // a module of its own
+	"tests/device":    "test: kv internal/* golang.org/x/sys/unix github.com/hanwen/go-fuse/v2/*", // a module of its own
+	"tests/processes": "test: kv golang.org/x/sys/unix github.com/anishathalye/porcupine",         // a module of its own
 }
 
 // modules are the folders of the modules that the table is about.
-var modules = []string{"..", "../cmd/kvtool", "bench", "device"}
+var modules = []string{"..", "../cmd/kvtool", "bench", "device", "processes"}
 
 // restricted are parts of the standard library that only some packages import.
 var restricted = []string{"unsafe", "syscall"}

@@ -106,6 +106,16 @@ var plantedFaults = []struct {
 		"kv", "TestNotesAgree", nil},
 	{"a record behind the checkpoint is entered before an earlier one", []edit{{"kv/notes.go", "*notes = append(*notes, note{r.hash, r.off, r.kind})", "*notes = append([]note{{r.hash, r.off, r.kind}}, *notes...)"}},
 		"kv", "TestNotesAgree", nil},
+	{"a read that does not look what others wrote", []edit{{"kv/store.go", "follows: o.Shared || o.ReadOnly && !o.Salvage", "follows: o.ReadOnly && !o.Salvage"}},
+		"tests/processes", "TestLinearizable", nil},
+	{"a turn that several have", []edit{{"mmapfile/share_linux.go", "		return false, nil\n	}\n	return err == nil, err", "		return true, nil\n	}\n	return err == nil, err"}},
+		"tests/processes", "TestLinearizable", nil},
+	{"who opens beside others recovers", []edit{{"kv/share.go", "	return &h, !others, err\n", "	return &h, others || true, err\n"}},
+		"tests/processes", "TestLinearizable", nil},
+	{"who closes beside others cuts the slack off", []edit{{"kv/share.go", "	if others || err != nil {\n		s.endTurn(g)", "	if others && false || err != nil {\n		s.endTurn(g)"}},
+		"tests/processes", "TestLinearizable", nil},
+	{"two processes compact at once", []edit{{"kv/share.go", "had, err := g.file.TryLockByte(compactLock, false)", "had, err := true, error(nil)"}},
+		"tests/processes", "TestLinearizable", nil},
 }
 
 // Goal: the laboratory finds what it is there to find.
