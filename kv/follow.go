@@ -13,8 +13,12 @@ import (
 // followed returns the generation that a handle reads from which follows others, having
 // taken in what is new: one load if nothing is.
 func (s *Store) followed(g *generation) (*generation, error) {
-	if word, err := g.word(); err != nil || word <= uint64(g.end.Load()) { // the superseded bit is the highest
+	word, err := g.word()
+	if err != nil || word <= uint64(g.end.Load()) { // the superseded bit is the highest
 		return g, err
+	}
+	if s.opts.Shared && g.awaitOwn(word) {
+		return g, nil
 	}
 	return s.catchUp()
 }

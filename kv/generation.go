@@ -58,6 +58,7 @@ type generation struct {
 	// covers it. Written by the writer, under Store.mu and index.mu.
 	end      atomic.Int64
 	revision atomic.Uint64
+	foretold atomic.Uint64 // of a Shared store: the end that this handle published last, or is about to
 
 	last    int64        // offset of the last record, 0: there is none; guarded by index.mu
 	live    atomic.Int64 // bytes of live records, and of those that notes will replace; written under index.mu

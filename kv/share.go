@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -75,7 +76,9 @@ func (s *Store) lockWrites(ctx context.Context) (*generation, error) {
 		if s.opts.Shared {
 			deadline = s.turnDeadline() // the wait for the goroutine before counts too
 		}
-		s.mu.Lock()
+		if err := s.lockMu(ctx); err != nil {
+			return nil, err
+		}
 	}
 	g, err := s.writable()
 	if err == nil && s.opts.Shared {
@@ -86,6 +89,29 @@ func (s *Store) lockWrites(ctx context.Context) (*generation, error) {
 		return nil, err
 	}
 	return g, nil
+}
+
+// lockMu locks mu, unless ctx ends before.
+func (s *Store) lockMu(ctx context.Context) error {
+	if ctx.Done() == nil {
+		s.mu.Lock()
+		return nil
+	}
+	locked := make(chan struct{})
+	go func() {
+		s.mu.Lock()
+		select {
+		case locked <- struct{}{}:
+		case <-ctx.Done():
+			s.mu.Unlock()
+		}
+	}()
+	select {
+	case <-locked:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // unlockWrites ends what lockWrites began, on the generation that it returned.
@@ -329,7 +355,23 @@ func (s *Store) storeMark(g *generation) {
 // of this process that see it wait until the caller lets go of follow.
 func (s *Store) foretell(g *generation, end int64) {
 	s.follow.Lock()
+	g.foretold.Store(uint64(end))
 	g.tailWord().Store(uint64(end))
+}
+
+// awaitOwn waits for the index to have what this handle itself is about to publish, up to the tail word, and tells
+// whether it has. It lasts no longer than that takes a writer that is not held up: who waits for follow instead holds up the next.
+func (g *generation) awaitOwn(word uint64) bool {
+	for range 64 {
+		if uint64(g.end.Load()) >= word {
+			return true
+		}
+		if g.foretold.Load() < word {
+			return false
+		}
+		runtime.Gosched()
+	}
+	return false
 }
 
 // distrust sees to it that what becomes durable in g, which others write too, stands on what is. The next sync
@@ -361,9 +403,6 @@ func (s *Store) openToShare() (g *generation, err error) {
 		g, err = s.openAlone(f, before)
 	} else if g, err = s.load(f, before.identity, true); err == nil {
 		err = s.distrust(g)
-	}
-	if err == nil {
-		err = setHolder(f, uint64(os.Getpid()))
 	}
 	if err != nil {
 		f.Close()
@@ -423,7 +462,7 @@ func (s *Store) shareOpen(f file) (before *head, alone bool, err error) {
 	if at, err := f.IsAt(s.path); !at || err != nil {
 		return nil, false, err
 	}
-	if err := f.Refresh(); err != nil {
+	if err := errors.Join(f.Refresh(), setHolder(f, uint64(os.Getpid()))); err != nil {
 		return nil, false, err
 	}
 	others, err := s.company.Shared()
