@@ -358,8 +358,8 @@ func (r *powerRun) workTogether() {
 // not moved it. The kernel may write what it likes of that.
 func (r *powerRun) dieAppending() {
 	var muts []mutation
-	for range 1 + r.rng.IntN(3) {
-		muts = append(muts, r.put())
+	for _, i := range r.rng.Perm(keyCount)[:1+r.rng.IntN(3)] {
+		muts = append(muts, mutation{key: keyName(i), size: r.size(keyName(i))})
 	}
 	r.note("%v, and no further", muts)
 	r.follow()

@@ -614,9 +614,6 @@ func (r *powerRun) mutate(next *storeState, durable bool, op func() error) {
 		return
 	}
 	s := r.s
-	if s.opts.Shared {
-		r.follow() // what is halted does not go over to another generation
-	}
 	r.next = next
 	running := s.closing
 	s.closing = halted
@@ -661,6 +658,9 @@ func (r *powerRun) settled() {
 // write makes mutations of different keys: more than one, and a durable delete, in
 // a transaction.
 func (r *powerRun) write(durable bool, muts ...mutation) {
+	if r.opts.Shared && r.lab.failed == nil {
+		r.follow() // what is halted does not go over to another generation
+	}
 	st := storeState{revision: r.last().revision, keys: maps.Clone(r.last().keys), muts: muts}
 	if st.keys == nil {
 		st.keys = make(map[string]string)

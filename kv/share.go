@@ -150,10 +150,12 @@ func takePresence(f file) error {
 	return err
 }
 
-// writerLives tells whether somebody may write to f, but for this handle.
+// writerLives tells whether somebody may write to f, but for this handle. Who is about to recover it after a
+// stop of the machine does not count: until the header names this boot, the tail word says nothing.
 func writerLives(f file) bool {
 	present, err := f.ByteLocked(presenceLock)
-	return err == nil && present || liveHolder(f.Mapping()) != 0
+	present = present && err == nil && f.Mapping().Word(crc.BootOff).Load() == mmapfile.BootID()
+	return present || liveHolder(f.Mapping()) != 0
 }
 
 // awaitTurn waits for the turn in f. Who waits is woken when a turn ends, and looks by itself
@@ -344,6 +346,10 @@ func (s *Store) openToShare() (g *generation, err error) {
 	} else if g, err = s.load(f, before.identity, true); err == nil {
 		err = s.distrust(g)
 	}
+	if err == nil {
+		// Not before, for who finds this handle here takes the store for recovered.
+		err = errors.Join(s.company.Share(), takePresence(f))
+	}
 	if err != nil {
 		f.Close()
 		return nil, err
@@ -353,8 +359,7 @@ func (s *Store) openToShare() (g *generation, err error) {
 	return g, nil
 }
 
-// shareFile opens the file at the path, creating it if need be, and takes share, presence
-// and turn of it. It returns what the header was before, nil for a new file, and whether nobody else may write the file.
+// shareFile opens the file at the path, creating it if need be, and takes share and turn of it. It returns what the header was before, nil for a new file, and whether nobody else may write the file.
 func (s *Store) shareFile() (f file, before *head, alone bool, err error) {
 	deadline := time.Now().Add(s.opts.LockTimeout)
 	again := false
@@ -399,16 +404,10 @@ func (s *Store) shareOpen(f file) (before *head, alone bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	if at, err := f.IsAt(s.path); !at || err != nil {
-		return nil, false, err
-	}
-	if err := f.Refresh(); err != nil {
+	if still, err := s.stillThere(f); !still || err != nil {
 		return nil, false, err
 	}
 	others, err := s.company.Shared()
-	if err == nil {
-		err = errors.Join(s.company.Share(), takePresence(f))
-	}
 	return &h, !others, err
 }
 

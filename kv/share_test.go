@@ -158,19 +158,7 @@ func TestSharedLeftover(t *testing.T) {
 		}
 	}
 	put(s, "1")
-	g, err := dead.lockWrites(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	off := g.end.Load()
-	for i, key := range []string{"a", "b", "c"} {
-		e := codec.Entry{Key: []byte(key), Value: []byte("value"), Revision: g.revision.Load() + 1 + uint64(i)}
-		n := e.Size()
-		g.writtenWord().Store(uint64(off + crc.RecordSize(n)))
-		g.encode(&e, n, off, 0)
-		off += crc.RecordSize(n)
-	}
-	dead.unlockWrites(g)
+	off := leaveBehind(t, dead, []byte("value"), "a", "b", "c")
 
 	put(s, "2")
 	if next := s.gen.Load().bytes()[s.gen.Load().end.Load():off]; len(next) == 0 || len(bytes.Trim(next, "\x00")) != 0 {
@@ -187,6 +175,26 @@ func TestSharedLeftover(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantSame(t, []*Store{openTestAt(t, left, nil)}, want)
+}
+
+// leaveBehind has a handle store whole records behind the tail and let the turn go, as one that dies. It returns
+// where they end.
+func leaveBehind(t *testing.T, dead *Store, value []byte, keys ...string) (end int64) {
+	t.Helper()
+	g, err := dead.lockWrites(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	end = g.end.Load()
+	for i, key := range keys {
+		e := codec.Entry{Key: []byte(key), Value: value, Revision: g.revision.Load() + 1 + uint64(i)}
+		n := e.Size()
+		g.writtenWord().Store(uint64(end + crc.RecordSize(n)))
+		g.encode(&e, n, end, 0)
+		end += crc.RecordSize(n)
+	}
+	dead.unlockWrites(g)
+	return end
 }
 
 // Goal: a compaction that died before its rename keeps nobody from writing. Method: its word is set, and nothing
