@@ -122,6 +122,30 @@ func (noDirSync) OpenDir(string) (directory, error) {
 	return heldDir{func() error { return nil }}, nil
 }
 
+// Goal: what a compaction has synced does not count as durable before the name of its file is. Method: Stats of the
+// handle that compacts, when it is about to sync the directory.
+func TestSharedDurableNotBeforeName(t *testing.T) {
+	d, handles := sharedOn(t, 2)
+	if err := handles[1].Put([]byte("k"), nil); err != nil {
+		t.Fatal(err)
+	}
+	d.call = func(what string) {
+		if what != "before SyncDir" {
+			return
+		}
+		if got := handles[0].Stats().DurableRevision; got != 0 {
+			t.Errorf("revision %d counts as durable", got)
+		}
+	}
+	if _, err := handles[0].Compact(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.call = nil
+	if got := handles[0].Stats().DurableRevision; got != 1 {
+		t.Errorf("after it, revision %d counts as durable, want 1", got)
+	}
+}
+
 // Goal: the mark is stored in a turn alone. Method: one handle syncs while another has the turn.
 func TestSharedMarkInTurn(t *testing.T) {
 	handles := openShared(t, filepath.Join(t.TempDir(), "store"), 2, Options{Durability: SyncManual, SyncEvery: time.Hour})

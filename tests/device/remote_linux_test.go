@@ -27,6 +27,7 @@ type request struct {
 	Do         string        // "open", "put", "put durable", ...: see obey
 	Path       string        // to open
 	Durability kv.Durability // to open with
+	Shared     bool          // to open with
 	Keys       []string
 	Size       int // bytes of each value
 }
@@ -175,7 +176,7 @@ func obey(s *kv.Store, q request) (*kv.Store, reply) {
 	var err error
 	switch q.Do {
 	case "open", "salvage":
-		s, err = kv.Open(q.Path, &kv.Options{Durability: q.Durability, Salvage: q.Do == "salvage"})
+		s, err = kv.Open(q.Path, &kv.Options{Durability: q.Durability, Shared: q.Shared, Salvage: q.Do == "salvage"})
 	case "close":
 		err = s.Close()
 	case "sync":
