@@ -157,7 +157,7 @@ func (r *powerRun) join() {
 			m.s = r.s
 			r.lab.joined++
 			r.crew.members = append(r.crew.members, m)
-			r.did(r.last().compare(m.s))
+			r.undisturbed(func() { r.did(r.last().compare(m.s)) })
 		}
 	})
 }
@@ -213,7 +213,7 @@ func (r *powerRun) by(do func()) {
 
 // act has m do something. It returns when that is done, or m dead.
 func (r *powerRun) act(m *member, do func()) {
-	c, acting, s, compacting, cut, kill := r.crew, r.crew.acting, r.s, r.compacting, r.cutChance, r.killChance
+	c, acting, nested, s, compacting, cut, kill := r.crew, r.crew.acting, r.crew.nested, r.s, r.compacting, r.cutChance, r.killChance
 	c.acting, r.s, r.compacting = m, m.s, false
 	done := make(chan error, 1)
 	c.dead.Go(func() {
@@ -233,7 +233,7 @@ func (r *powerRun) act(m *member, do func()) {
 		c.fire(m)
 		r.resolve()
 	}
-	c.acting, r.s, r.compacting, r.cutChance, r.killChance = acting, s, compacting, cut, kill
+	c.acting, c.nested, r.s, r.compacting, r.cutChance, r.killChance = acting, nested, s, compacting, cut, kill
 }
 
 // die ends the handle that is at work.
@@ -274,13 +274,22 @@ func (r *powerRun) refused(err error) bool {
 	return no
 }
 
-// follow takes in what others have done.
-func (r *powerRun) follow() {
-	for range 3 {
+// undisturbed takes in what others have done, who may do more meanwhile, and then does something while they do
+// not.
+func (r *powerRun) undisturbed(do func()) {
+	if r.crew == nil || !r.opts.Shared {
+		do()
+		return
+	}
+	nested := r.crew.nested
+	for range 2 {
 		_, err := r.s.followed(r.s.gen.Load())
 		r.did(err)
+		r.crew.nested = true
 	}
 	r.s.background.Wait()
+	do()
+	r.crew.nested = nested
 }
 
 // othersMayAct has, perhaps, the handle that is at work die, or another one do something before that goes on.
@@ -362,7 +371,7 @@ func (r *powerRun) dieAppending() {
 		muts = append(muts, mutation{key: keyName(i), size: r.size(keyName(i))})
 	}
 	r.note("%v, and no further", muts)
-	r.follow()
+	r.undisturbed(func() {})
 	running := r.s.closing
 	r.s.closing = halted
 	g, err := r.s.lockWrites(context.Background())

@@ -648,7 +648,8 @@ func (r *powerRun) commit(next *storeState) {
 
 // settled takes the store at its word: what it says is durable must be.
 func (r *powerRun) settled() {
-	stats := r.s.Stats()
+	var stats Stats
+	r.undisturbed(func() { stats = r.s.Stats() })
 	r.durable = max(r.durable, stats.DurableRevision)
 	if want := r.last().revision; stats.Revision != want || r.durable > want {
 		r.did(fmt.Errorf("revision %d, durable %d, want %d", stats.Revision, r.durable, want))
@@ -658,9 +659,10 @@ func (r *powerRun) settled() {
 // write makes mutations of different keys: more than one, and a durable delete, in
 // a transaction.
 func (r *powerRun) write(durable bool, muts ...mutation) {
-	if r.opts.Shared && r.lab.failed == nil {
-		r.follow() // what is halted does not go over to another generation
+	if r.lab.failed != nil {
+		return
 	}
+	r.undisturbed(func() {}) // what is halted does not go over to another generation
 	st := storeState{revision: r.last().revision, keys: maps.Clone(r.last().keys), muts: muts}
 	if st.keys == nil {
 		st.keys = make(map[string]string)
@@ -822,7 +824,7 @@ func (r *powerRun) operate() {
 		r.clear()
 	case r.crew != nil:
 		r.note("look")
-		r.did(r.last().compare(r.s))
+		r.undisturbed(func() { r.did(r.last().compare(r.s)) })
 	default:
 		r.note("close, open")
 		if r.close(); r.lab.failed == nil {

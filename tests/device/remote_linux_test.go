@@ -205,6 +205,8 @@ func obey(s *kv.Store, q request) (*kv.Store, reply) {
 		if r, err = s.Verify(context.Background()); err == nil && len(r.Violations) > 0 {
 			err = fmt.Errorf("%v", r.Violations)
 		}
+	case "write slack":
+		err = writeSlack(s)
 	case "drop":
 		err = dropPages(s.Path())
 	case "read":
@@ -225,6 +227,21 @@ func obey(s *kv.Store, q request) (*kv.Store, reply) {
 		a.Missing = s.Stats().Missing
 	}
 	return s, a
+}
+
+// writeSlack writes zeros to the blocks behind the log, which were allocated and never written. When the first write of
+// such a block fails, ext4 takes the next one for done, and reads zeros all the same once the page is gone.
+func writeSlack(s *kv.Store) error {
+	f, err := os.OpenFile(s.Path(), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st := s.Stats()
+	if _, err := f.WriteAt(make([]byte, st.FileBytes-st.Tail), st.Tail); err != nil {
+		return err
+	}
+	return f.Sync()
 }
 
 // dropPages makes the kernel forget the pages of a file, which are clean, so that

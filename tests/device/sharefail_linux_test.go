@@ -40,6 +40,8 @@ func testSharedWriteFails(t *testing.T, m *machine, kind *fileSystem, f fault, b
 	unlucky, other := newRemote(t), newRemote(t)
 	shared := request{Do: "open", Path: storePath(m.dir), Durability: kv.SyncManual, Shared: true}
 	unlucky.do(shared)
+	unlucky.do(request{Do: "put", Keys: []string{"first"}, Size: size})
+	unlucky.do(request{Do: "write slack"})
 	unlucky.do(request{Do: "put durable", Keys: kept, Size: size})
 	if before {
 		other.do(shared)
