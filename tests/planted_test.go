@@ -110,8 +110,6 @@ var plantedFaults = []struct {
 		"kv", "TestSharedLeftover", nil},
 	{"the wiping is not synced", []edit{{"kv/share.go", "if err := g.file.Sync(end, written-end); err != nil {", "if err := error(nil); err != nil {"}},
 		"kv", "TestSharedLeftoverOnDevice", nil},
-	{"how far to wipe is believed", []edit{{"kv/share.go", "if written = min(written, g.file.Size()); written <= end {", "if written <= end {"}},
-		".", "TestHostileSharedWords", nil},
 	{"a turn that begins with what was known", []edit{{"kv/share.go", "if next, err = s.followed(g); err != nil || next != g {", "if next = g; err != nil {"}},
 		"kv", "TestSharedByTurns", nil},
 	{"the tail is moved after the index", []edit{{"kv/share.go", "	s.follow.Lock()\n	g.tailWord().Store(uint64(end))\n", "	s.follow.Lock()\n"}},
