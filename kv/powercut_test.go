@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -367,7 +368,7 @@ func (p *powerLab) run(seed uint64) (err error) {
 	// One in three begins a new page after each sync, and has a disk that destroys
 	// what is in flight.
 	r.opts.SyncAligned = rng.IntN(3) == 0
-	if seed%4 == 3 {
+	if seed%4 == 3 && runtime.GOOS == "linux" {
 		r.share()
 	}
 	defer func() {
