@@ -639,15 +639,17 @@ func (c *compaction) saved() {
 func (c *compaction) placeCheckpoint() {
 	s := c.s
 	s.disk.Remove(s.path + indexSuffix) // of the old log
-	if c.checkpoint == nil {
+	f := c.checkpoint
+	if f == nil {
 		return
 	}
+	c.checkpoint = nil
 	if err := s.disk.Rename(s.path+newIndexSuffix, s.path+indexSuffix); err != nil {
 		s.opts.Logger.Warn("no checkpoint was taken", "path", s.path, "err", err)
-		return // what it left is removed by the next one
+		s.dropCheckpoint(f)
+		return
 	}
-	c.checkpoint.Close()
-	c.checkpoint = nil
+	f.Close()
 	c.next.checkpoint.Store(c.covered)
 	c.next.checkpointAt.Store(c.covered + s.opts.CheckpointBytes)
 }

@@ -493,7 +493,7 @@ func (r *failureRun) open() error {
 			return fmt.Errorf("open: %w", err)
 		}
 		if err == nil {
-			s.checkpointing.Store(true) // so that none is taken beside the run
+			s.checkpointFrom = time.Now().Add(time.Hour) // so that none is taken beside the run
 			break
 		}
 		if try == 0 {

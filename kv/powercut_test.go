@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -33,7 +34,8 @@ var (
 // during recovery, and for power cuts after the process was killed. Method: random
 // work on a disk that knows what a cut may leave; at random moments of it, in the
 // midst of what the store asks of the disk, a cut's image is opened elsewhere and
-// compared with a model.
+// compared with a model. In a quarter of the runs several handles share the store
+// (see crew).
 func TestPowerCut(t *testing.T) {
 	p := &powerLab{dir: t.TempDir()}
 	seed := *seedFlag
@@ -42,7 +44,8 @@ func TestPowerCut(t *testing.T) {
 			t.Fatal(keepImage(t, err))
 		}
 	}
-	t.Logf("%d images, seeds %d to %d; %d stores were opened, %d of them by a checkpoint", p.cuts, *seedFlag, seed-1, p.opens, p.resumed)
+	t.Logf("%d images, seeds %d to %d; %d stores were opened, %d of them by a checkpoint; %d handles beside others, %d of all died, %d of them in an append",
+		p.cuts, *seedFlag, seed-1, p.opens, p.resumed, p.joined, p.died, p.appending)
 	if p.resumed == 0 {
 		t.Error("no store was opened by a checkpoint")
 	}
@@ -93,7 +96,7 @@ func TestPowerCutReplays(t *testing.T) {
 	var traces [2][]string
 	for i := range traces {
 		p := &powerLab{dir: t.TempDir()}
-		for seed := uint64(100); seed < 103; seed++ {
+		for seed := uint64(100); seed < 104; seed++ {
 			if err := p.run(seed); err != nil {
 				t.Fatal(keepImage(t, err))
 			}
@@ -320,7 +323,8 @@ type powerLab struct {
 	failed *cutError // the first; it ends the run
 	trace  []string  // of the cuts of the run
 
-	opens, resumed int // stores that were opened, and those whose index a checkpoint gave
+	opens, resumed          int // stores that were opened, and those whose index a checkpoint gave
+	joined, died, appending int // handles that were opened beside others; that died; and, of those, in an append
 }
 
 // opened counts a store that has just been opened.
@@ -364,6 +368,9 @@ func (p *powerLab) run(seed uint64) (err error) {
 	// One in three begins a new page after each sync, and has a disk that destroys
 	// what is in flight.
 	r.opts.SyncAligned = rng.IntN(3) == 0
+	if seed%4 == 3 && runtime.GOOS == "linux" {
+		r.share()
+	}
 	defer func() {
 		if v := recover(); v != nil {
 			err = &cutError{seed: seed, where: "unknown", how: "a panic", ops: r.ops, err: fmt.Errorf("panic: %v\n%s", v, debug.Stack())}
@@ -380,7 +387,7 @@ func (p *powerLab) run(seed uint64) (err error) {
 	}
 	r.start(d)
 	defer r.end()
-	r.note("open, %v, SyncBytes %d, SyncAligned %v", r.opts.Durability, r.opts.SyncBytes, r.opts.SyncAligned)
+	r.note("open, %v, SyncBytes %d, SyncAligned %v, Shared %v", r.opts.Durability, r.opts.SyncBytes, r.opts.SyncAligned, r.opts.Shared)
 	r.open()
 	for n := 8 + rng.IntN(24); n > 0 && p.failed == nil; n-- {
 		r.work()
@@ -460,7 +467,8 @@ type powerRun struct {
 	on   disk // disk, or a lie about it
 	opts Options
 	s    *Store
-	deep int // cuts and kills that the run begins with
+	crew *crew // who has it open, of a store that may be shared; or nil
+	deep int   // cuts and kills that the run begins with
 
 	states  []storeState // by revision; the last is what the store shows
 	next    *storeState  // what it shows when the mutation under way is done
@@ -486,7 +494,9 @@ func (r *powerRun) start(d *powerDisk) {
 
 // end lets go of the store as the death of its process would, and of the disk.
 func (r *powerRun) end() {
-	if r.s != nil {
+	if r.crew != nil {
+		r.crew.end()
+	} else if r.s != nil {
 		r.s.tick.timer.Stop()
 		r.s.stop()
 		if g := r.s.gen.Load(); g != nil {
@@ -520,34 +530,48 @@ func (r *powerRun) allowed() []storeState {
 	if r.next != nil {
 		all = append(all, *r.next)
 	}
+	if r.crew != nil && r.crew.left != nil {
+		all = append(all, *r.crew.left)
+	}
 	return slices.DeleteFunc(all, func(st storeState) bool { return st.revision < r.durable })
 }
 
 // shown returns which of the states s shows.
 func shown(s *Store, states []storeState) (*storeState, error) {
 	revision := s.Stats().Revision
-	i := slices.IndexFunc(states, func(st storeState) bool { return st.revision == revision })
-	if i < 0 {
-		var want []uint64
-		for _, st := range states {
-			want = append(want, st.revision)
+	var want []uint64
+	var err error
+	for i := range states {
+		st := &states[i]
+		if want = append(want, st.revision); st.revision != revision {
+			continue
 		}
-		return nil, fmt.Errorf("revision %d is shown, want one of %d", revision, want)
+		if err = st.compare(s); err == nil {
+			return st, nil
+		}
 	}
-	return &states[i], states[i].compare(s)
+	if err == nil {
+		err = fmt.Errorf("revision %d is shown, want one of %d", revision, want)
+	}
+	return nil, err
 }
 
-// open opens the store. What it shows is at or beyond what was written, and is
-// durable from then on.
+// open opens the store.
 func (r *powerRun) open() {
-	s, err := openOn(r.on, filepath.Join(r.disk.dir, storeName), &r.opts)
-	if !r.did(err) {
+	if r.crew != nil {
+		r.openFirst()
+	} else {
+		r.openAlone(r.on)
+	}
+}
+
+// openAlone opens the store, which nobody has open. What it shows is at or beyond what was
+// written, and is durable from then on.
+func (r *powerRun) openAlone(on disk) {
+	if !r.openOn(on) {
 		return
 	}
-	r.s = s
-	r.lab.opened(s)
-	s.checkpointing.Store(true) // so that none is taken beside the run
-	st, err := shown(s, slices.DeleteFunc(r.allowed(), func(st storeState) bool { return st.revision < r.written }))
+	st, err := shown(r.s, slices.DeleteFunc(r.allowed(), func(st storeState) bool { return st.revision < r.written }))
 	if !r.did(err) {
 		return
 	}
@@ -555,9 +579,23 @@ func (r *powerRun) open() {
 	r.durable, r.written, r.created = st.revision, st.revision, true
 }
 
+// openOn opens the store on a disk.
+func (r *powerRun) openOn(on disk) bool {
+	s, err := openOn(on, filepath.Join(r.disk.dir, storeName), &r.opts)
+	if !r.did(err) {
+		return false
+	}
+	r.s = s
+	r.lab.opened(s)
+	s.checkpointFrom = time.Now().Add(time.Hour) // so that none is taken beside the run
+	return true
+}
+
 // close closes the store.
 func (r *powerRun) close() {
-	if r.lab.failed == nil && r.did(r.s.Close()) {
+	if r.crew != nil {
+		r.closeAll()
+	} else if r.lab.failed == nil && r.did(r.s.Close()) {
 		r.s, r.durable = nil, r.last().revision
 		r.moment("after Close")
 	}
@@ -576,19 +614,19 @@ func (r *powerRun) mutate(next *storeState, durable bool, op func() error) {
 	if r.lab.failed != nil {
 		return
 	}
-	r.next = next
 	s := r.s
+	r.next = next
 	running := s.closing
 	s.closing = halted
 	err := op()
 	s.closing = running
-	if !r.did(err) {
+	if r.refused(err) || !r.did(err) {
 		return
 	}
 	if next != nil {
-		r.commit()
+		r.commit(next)
 		if durable || r.opts.Durability == SyncAlways {
-			r.durable = next.revision
+			r.durable = max(r.durable, next.revision)
 		}
 	}
 	r.settled()
@@ -602,14 +640,17 @@ func (r *powerRun) mutate(next *storeState, durable bool, op func() error) {
 	r.settled()
 }
 
-// commit notes that the mutation under way has returned.
-func (r *powerRun) commit() {
-	r.states, r.written, r.next = append(r.states, *r.next), r.next.revision, nil
+// commit notes that the mutation under way has returned, or that all see it.
+func (r *powerRun) commit(next *storeState) {
+	if r.next == next { // which has not been noted before
+		r.states, r.written, r.next = append(r.states, *next), next.revision, nil
+	}
 }
 
 // settled takes the store at its word: what it says is durable must be.
 func (r *powerRun) settled() {
-	stats := r.s.Stats()
+	var stats Stats
+	r.undisturbed(func() { stats = r.s.Stats() })
 	r.durable = max(r.durable, stats.DurableRevision)
 	if want := r.last().revision; stats.Revision != want || r.durable > want {
 		r.did(fmt.Errorf("revision %d, durable %d, want %d", stats.Revision, r.durable, want))
@@ -619,6 +660,10 @@ func (r *powerRun) settled() {
 // write makes mutations of different keys: more than one, and a durable delete, in
 // a transaction.
 func (r *powerRun) write(durable bool, muts ...mutation) {
+	if r.lab.failed != nil {
+		return
+	}
+	r.undisturbed(func() {}) // what is halted does not go over to another generation
 	st := storeState{revision: r.last().revision, keys: maps.Clone(r.last().keys), muts: muts}
 	if st.keys == nil {
 		st.keys = make(map[string]string)
@@ -742,9 +787,17 @@ func (r *powerRun) work() {
 	for range 3 { // what was not synced is longest here
 		r.moment("between operations")
 	}
-	if r.lab.failed != nil {
-		return
+	switch {
+	case r.lab.failed != nil:
+	case r.crew != nil:
+		r.workTogether()
+	default:
+		r.operate()
 	}
+}
+
+// operate has the store do something drawn at random.
+func (r *powerRun) operate() {
 	switch n := r.rng.IntN(100); {
 	case n < 8:
 		r.burst()
@@ -757,10 +810,7 @@ func (r *powerRun) work() {
 	case n < 82:
 		r.write(true, r.put())
 	case n < 85:
-		r.note("sync")
-		if r.did(r.s.Sync()) {
-			r.durable = r.last().revision
-		}
+		r.sync()
 	case n < 89:
 		r.note("tick")
 		r.s.onTick()
@@ -769,17 +819,13 @@ func (r *powerRun) work() {
 			r.checkpoint()
 		}
 	case n < 93:
-		r.note("compact")
-		before := r.last().revision
-		r.compacting = true
-		_, err := r.s.Compact(context.Background())
-		if r.compacting = false; r.did(err) {
-			r.durable = max(r.durable, before)
-			r.settled()
-		}
+		r.compact()
 	case n < 95:
 		r.note("clear")
 		r.clear()
+	case r.crew != nil:
+		r.note("look")
+		r.undisturbed(func() { r.did(r.last().compare(r.s)) })
 	default:
 		r.note("close, open")
 		if r.close(); r.lab.failed == nil {
@@ -788,20 +834,40 @@ func (r *powerRun) work() {
 	}
 }
 
+func (r *powerRun) sync() {
+	r.note("sync")
+	before := r.last().revision
+	if r.did(r.s.Sync()) {
+		r.durable = max(r.durable, before)
+	}
+}
+
+func (r *powerRun) compact() {
+	r.note("compact")
+	before := r.last().revision
+	r.compacting = true
+	_, err := r.s.Compact(context.Background())
+	if r.compacting = false; !r.refused(err) && r.did(err) {
+		r.durable = max(r.durable, before)
+		r.settled()
+	}
+}
+
 // checkpoint takes one as the background does.
 func (r *powerRun) checkpoint() {
 	r.note("checkpoint")
 	f, err := r.s.writeCheckpoint(r.s.gen.Load(), mmapfile.BootID())
-	if r.did(err) {
+	if !r.refused(err) && r.did(err) {
 		r.did(f.Close())
 	}
 }
 
 func (r *powerRun) clear() {
-	r.next = &storeState{revision: r.last().revision + 1}
+	next := &storeState{revision: r.last().revision + 1}
+	r.next = next
 	if r.did(r.s.Clear()) {
-		r.commit()
-		r.durable = r.written
+		r.commit(next)
+		r.durable = max(r.durable, next.revision)
 		r.settled()
 	}
 }
@@ -809,6 +875,9 @@ func (r *powerRun) clear() {
 // moment is one at which the power may fail, the process die, or somebody write to
 // a store that is being compacted.
 func (r *powerRun) moment(where string) {
+	if r.crew != nil && r.crew.heard(where) {
+		return
+	}
 	if r.lab.failed == nil && r.rng.Float64() < r.cutChance {
 		r.cut(where)
 	}
@@ -819,6 +888,9 @@ func (r *powerRun) moment(where string) {
 		r.compacting = false // not in this write's moments
 		r.write(false, r.transaction()...)
 		r.compacting = true
+	}
+	if r.lab.failed == nil && r.crew != nil {
+		r.othersMayAct(where)
 	}
 }
 
@@ -909,14 +981,18 @@ func (r *powerRun) check(img image, dead bool) (*storeState, error) {
 	for i, way := range ways {
 		opts := r.opts
 		opts.ReadOnly = dead && i == 0
+		opts.Shared = r.crew != nil && !opts.ReadOnly && r.rng.IntN(2) == 0
 		s, err := openOn(imageDisk, path, &opts)
 		if err != nil {
-			return nil, fmt.Errorf("opened %s: %w", way, err)
+			return nil, fmt.Errorf("opened %s, Shared %v: %w", way, opts.Shared, err)
 		}
 		r.lab.opened(s)
 		st, err = shown(s, states)
+		if err == nil && opts.Shared {
+			err = besides(path, &opts, st)
+		}
 		if err = errors.Join(err, s.Close()); err != nil {
-			return nil, fmt.Errorf("opened %s: %w", way, err)
+			return nil, fmt.Errorf("opened %s, Shared %v: %w", way, opts.Shared, err)
 		}
 		states = []storeState{*st} // it stays at that
 	}
@@ -967,6 +1043,9 @@ func (r *powerRun) kill(where string) {
 	if r.next != nil {
 		c.states = append(c.states, *r.next)
 	}
+	if r.crew != nil && r.crew.left != nil {
+		c.states = append(c.states, *r.crew.left)
+	}
 	c.goOn()
 }
 
@@ -974,6 +1053,9 @@ func (r *powerRun) child(what string, d *powerDisk, cutChance float64) *powerRun
 	c := &powerRun{lab: r.lab, seed: r.seed, rng: r.rng, opts: r.opts, deep: r.deep + 1, cutChance: cutChance, created: true}
 	if c.deep < 2 {
 		c.killChance = r.killChance
+	}
+	if r.crew != nil {
+		c.share()
 	}
 	c.ops = append(slices.Clone(r.ops), what)
 	c.start(d)
@@ -989,7 +1071,7 @@ func (r *powerRun) goOn() {
 	r.cutChance = 0.3
 	for _, st := range r.lost[:min(retries, len(r.lost))] {
 		if len(st.muts) > 0 && r.lab.failed == nil {
-			r.write(r.rng.IntN(4) == 0, st.muts...)
+			r.by(func() { r.write(r.rng.IntN(4) == 0, st.muts...) })
 			for range 3 {
 				r.moment("between operations")
 			}
@@ -1001,7 +1083,7 @@ func (r *powerRun) goOn() {
 	if r.lab.failed != nil {
 		return
 	}
-	r.write(true, r.put())
+	r.by(func() { r.write(true, r.put()) })
 	if r.lab.failed == nil {
 		r.cut("at the end")
 	}

@@ -184,10 +184,12 @@ func takePresence(f file) error {
 }
 
 // writerLives tells whether there is somebody who may write to f, the file at the path, or who may yet come to do so from
-// one that it has replaced. It is for handles that only read.
+// one that it has replaced. Who is about to recover it after a stop of the machine does not count: until the header names this
+// boot, the tail word says nothing. It is for handles that only read.
 func (s *Store) writerLives(f file) bool {
 	present, err := f.ByteLocked(presenceLock)
-	if err == nil && present || liveHolder(f.Mapping()) != 0 {
+	present = present && err == nil && f.Mapping().Word(crc.BootOff).Load() == mmapfile.BootID()
+	if present || liveHolder(f.Mapping()) != 0 {
 		return true
 	}
 	company, err := s.disk.OpenName(s.path)
@@ -404,6 +406,10 @@ func (s *Store) openToShare() (g *generation, err error) {
 	} else if g, err = s.load(f, before.identity, true); err == nil {
 		err = s.distrust(g)
 	}
+	if err == nil {
+		// Not before, for who finds this handle here takes the store for recovered.
+		err = errors.Join(s.company.Share(), takePresence(f))
+	}
 	if err != nil {
 		f.Close()
 		return nil, err
@@ -413,8 +419,7 @@ func (s *Store) openToShare() (g *generation, err error) {
 	return g, nil
 }
 
-// shareFile opens the file at the path, creating it if need be, and takes share, presence
-// and turn of it. It returns what the header was before, nil for a new file, and whether nobody else may write the file.
+// shareFile opens the file at the path, creating it if need be, and takes share and turn of it. It returns what the header was before, nil for a new file, and whether nobody else may write the file.
 func (s *Store) shareFile() (f file, before *head, alone bool, err error) {
 	deadline := time.Now().Add(s.opts.LockTimeout)
 	again := false
@@ -459,16 +464,13 @@ func (s *Store) shareOpen(f file) (before *head, alone bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	if at, err := f.IsAt(s.path); !at || err != nil {
+	if still, err := s.stillThere(f); !still || err != nil {
 		return nil, false, err
 	}
-	if err := errors.Join(f.Refresh(), setHolder(f, uint64(os.Getpid()))); err != nil {
+	if err := setHolder(f, uint64(os.Getpid())); err != nil {
 		return nil, false, err
 	}
 	others, err := s.company.Shared()
-	if err == nil {
-		err = errors.Join(s.company.Share(), takePresence(f))
-	}
 	return &h, !others, err
 }
 

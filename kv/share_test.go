@@ -158,12 +158,7 @@ func TestSharedLeftover(t *testing.T) {
 		}
 	}
 	put(s, "1")
-	g, err := dead.lockWrites(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	off := leave(g, "a", "b", "c")
-	dead.unlockWrites(g)
+	off := leaveBehind(t, dead, []byte("value"), "a", "b", "c")
 
 	put(s, "2")
 	if next := s.gen.Load().bytes()[s.gen.Load().end.Load():off]; len(next) == 0 || len(bytes.Trim(next, "\x00")) != 0 {
@@ -192,13 +187,9 @@ func TestSharedFollowerBelievesTail(t *testing.T) {
 	if _, err := dead.Compact(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	g, err := dead.lockWrites(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	leave(g, "never")
+	leaveBehind(t, dead, []byte("value"), "never")
+	g := dead.gen.Load()
 	g.log.current.Load().Word(crc.HolderOff).Store(0)
-	dead.unlockWrites(g)
 	if err := g.file.Close(); err != nil { // as its death does
 		t.Fatal(err)
 	}
@@ -211,16 +202,23 @@ func TestSharedFollowerBelievesTail(t *testing.T) {
 	wantSame(t, []*Store{reader, s}, map[string]string{"": "", "after": "value"})
 }
 
-// leave stores a whole record of each key behind the tail, as one who dies before it is published.
-func leave(g *generation, keys ...string) (end int64) {
+// leaveBehind has a handle store whole records behind the tail and let the turn go, as one that dies. It returns
+// where they end.
+func leaveBehind(t *testing.T, dead *Store, value []byte, keys ...string) (end int64) {
+	t.Helper()
+	g, err := dead.lockWrites(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	end = g.end.Load()
 	for i, key := range keys {
-		e := codec.Entry{Key: []byte(key), Value: []byte("value"), Revision: g.revision.Load() + 1 + uint64(i)}
+		e := codec.Entry{Key: []byte(key), Value: value, Revision: g.revision.Load() + 1 + uint64(i)}
 		n := e.Size()
 		g.writtenWord().Store(uint64(end + crc.RecordSize(n)))
 		g.encode(&e, n, end, 0)
 		end += crc.RecordSize(n)
 	}
+	dead.unlockWrites(g)
 	return end
 }
 

@@ -387,13 +387,9 @@ func (s *Store) lockFile() (f file, before *head, err error) {
 			err = s.refuseCompany(h.holder)
 		}
 		if err == nil {
-			// The lock is on the inode: a compaction may have put another at the path
-			// meanwhile, and the file may have changed its length.
-			var at bool
-			if at, err = f.IsAt(s.path); at && err == nil {
-				if err = f.Refresh(); err == nil {
-					return f, &h, nil
-				}
+			var still bool
+			if still, err = s.stillThere(f); still && err == nil {
+				return f, &h, nil
 			}
 		}
 		if had {
@@ -410,6 +406,17 @@ func (s *Store) lockFile() (f file, before *head, err error) {
 		}
 		time.Sleep(wait)
 	}
+}
+
+// stillThere tells whether f, which has just been locked, is the file to use. The lock is on the inode: a
+// compaction may have put another at the path meanwhile. And who closed the file may have made it shorter than it is
+// mapped: it would look as if it could take more.
+func (s *Store) stillThere(f file) (bool, error) {
+	at, err := f.IsAt(s.path)
+	if err == nil && at {
+		err = f.Refresh()
+	}
+	return at && int64(len(f.Mapping().Bytes())) <= f.Size(), err
 }
 
 const (
@@ -435,7 +442,6 @@ func (s *Store) create() (file, error) {
 	err = f.SyncFile()
 	if err == nil && s.opts.Shared {
 		_, err = f.TryLockByte(turnLock, false) // nobody else has the file
-		err = errors.Join(err, s.company.Share())
 	}
 	if err == nil {
 		// Link and not rename: whoever loses the race must not replace the winner.

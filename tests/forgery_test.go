@@ -6,9 +6,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -173,6 +175,10 @@ func (f *forger) words(boot, pid uint64) {
 	}
 	f.b = append(f.b, make([]byte, oneOf(src, 0, 0, 1, 8, 4096))...)
 	f.b = f.b[:len(f.b)-min(oneOf(src, 0, 0, 0, 1, 8, 100), len(f.b)-crc.HeaderSize)]
+	if src.below(2) == 1 {
+		binary.LittleEndian.PutUint64(f.b[crc.WrittenOff:], uint64(place()))
+		binary.LittleEndian.PutUint32(f.b[crc.TurnOff:], oneOf[uint32](src, 0, 1, 2, math.MaxUint32))
+	}
 }
 
 // words of the header, in the order in which squeezed has them.
@@ -259,7 +265,7 @@ func examine(path string, b []byte) (opens bool, err error) {
 		if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, b) {
 			return false, fmt.Errorf("a refusal has changed the file (%v)", err)
 		}
-		return false, nil
+		return false, examineShared(path+".shared", b, nil, err)
 	}
 	defer s.Close()
 	// Beside a holder that lives, who reads believes the tail word.
@@ -275,7 +281,48 @@ func examine(path string, b []byte) (opens bool, err error) {
 	if d := differs(read, want); d != "" && !lives {
 		return false, fmt.Errorf("read otherwise than written: %s", d)
 	}
-	return true, errors.Join(examineWrite(s, path, want), s.Close())
+	return true, errors.Join(examineShared(path+".shared", b, want, nil), examineWrite(s, path, want), s.Close())
+}
+
+// examineShared opens a forgery by handles that share it. What they have is want, unless one that is alone was refused.
+func examineShared(path string, b []byte, want map[string]string, refused error) error {
+	if runtime.GOOS != "linux" {
+		return nil
+	}
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		return err
+	}
+	defer os.Remove(path)
+	var handles []*kv.Store
+	for range 2 {
+		s, err := openBounded(path, kv.Options{Shared: true, Durability: kv.SyncManual, CompactAt: -1})
+		if (err == nil) != (refused == nil) {
+			return fmt.Errorf("shared: %v; alone: %v", err, refused)
+		}
+		if err != nil {
+			if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, b) {
+				return fmt.Errorf("a refusal to share has changed the file (%v)", err)
+			}
+			return nil
+		}
+		defer s.Close()
+		handles = append(handles, s)
+	}
+	want = maps.Clone(want)
+	for i, s := range handles {
+		k := fmt.Sprintf("shared-%d", i)
+		if err := s.Put([]byte(k), []byte(k)); err == nil {
+			want[k] = k
+		} else if !errors.Is(err, kv.ErrFull) {
+			return fmt.Errorf("shared: put: %w", err)
+		}
+	}
+	for _, s := range handles {
+		if d, err := compare(s, want); d != "" || err != nil {
+			return fmt.Errorf("shared: %s %w", d, err)
+		}
+	}
+	return nil
 }
 
 // examineRead returns what a store has that is opened to read, and checks that all

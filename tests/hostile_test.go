@@ -127,7 +127,7 @@ func TestPaths(t *testing.T) {
 		{"odd name", filepath.Join(dir, "st\xffore\n*?"), kv.Options{}, nil},
 		{"empty", "", kv.Options{}, fs.ErrInvalid},
 		{"with a zero byte", filepath.Join(dir, "a\x00b"), kv.Options{}, syscall.EINVAL},
-		{"shared", filepath.Join(dir, "s"), kv.Options{Shared: true}, errors.ErrUnsupported},
+		{"shared and aligned", filepath.Join(dir, "s"), kv.Options{Shared: true, SyncAligned: true}, fs.ErrInvalid},
 		{"bad durability", filepath.Join(dir, "s"), kv.Options{Durability: 9}, fs.ErrInvalid},
 		{"bad perm", filepath.Join(dir, "s"), kv.Options{Perm: 0o400}, fs.ErrInvalid},
 		{"bad size", filepath.Join(dir, "s"), kv.Options{MaxSize: 100}, fs.ErrInvalid},

@@ -27,6 +27,7 @@ type request struct {
 	Do         string        // "open", "put", "put durable", ...: see obey
 	Path       string        // to open
 	Durability kv.Durability // to open with
+	Shared     bool          // to open with
 	Keys       []string
 	Size       int // bytes of each value
 }
@@ -175,7 +176,7 @@ func obey(s *kv.Store, q request) (*kv.Store, reply) {
 	var err error
 	switch q.Do {
 	case "open", "salvage":
-		s, err = kv.Open(q.Path, &kv.Options{Durability: q.Durability, Salvage: q.Do == "salvage"})
+		s, err = kv.Open(q.Path, &kv.Options{Durability: q.Durability, Shared: q.Shared, Salvage: q.Do == "salvage"})
 	case "close":
 		err = s.Close()
 	case "sync":
@@ -204,6 +205,8 @@ func obey(s *kv.Store, q request) (*kv.Store, reply) {
 		if r, err = s.Verify(context.Background()); err == nil && len(r.Violations) > 0 {
 			err = fmt.Errorf("%v", r.Violations)
 		}
+	case "write slack":
+		err = writeSlack(s)
 	case "drop":
 		err = dropPages(s.Path())
 	case "read":
@@ -224,6 +227,21 @@ func obey(s *kv.Store, q request) (*kv.Store, reply) {
 		a.Missing = s.Stats().Missing
 	}
 	return s, a
+}
+
+// writeSlack writes zeros to the blocks behind the log, which were allocated and never written. When the first write of
+// such a block fails, ext4 takes the next one for done, and reads zeros all the same once the page is gone.
+func writeSlack(s *kv.Store) error {
+	f, err := os.OpenFile(s.Path(), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st := s.Stats()
+	if _, err := f.WriteAt(make([]byte, st.FileBytes-st.Tail), st.Tail); err != nil {
+		return err
+	}
+	return f.Sync()
 }
 
 // dropPages makes the kernel forget the pages of a file, which are clean, so that
