@@ -2,9 +2,17 @@ package tests
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,9 +54,9 @@ var plantedFaults = []struct {
 		{"kv/compact.go", "	return c.next.file.SyncFile()\n}\n\n// writeBaseEnd", "	return nil\n}\n\n// writeBaseEnd"},
 		{"kv/compact.go", "	if c.dir != nil {\n", "	if c.next != nil {\n		c.next.file.SyncFile()\n	}\n	if c.dir != nil {\n"}},
 		"kv", "TestPowerCut", []string{"-cuts", "3000"}},
-	{"ack after a failed sync", []edit{{"kv/sync.go", "		if err != nil {\n			return 0, s.setPoison(err)\n		}\n		if err := s.mark", "		if err := s.mark"}},
+	{"ack after a failed sync", []edit{{"kv/sync.go", "		if err != nil {\n			return 0, s.setPoison(err)\n		}\n		mark := s.mark", "		mark := s.mark"}},
 		"kv", "TestFailures", nil},
-	{"another try after a failed sync", []edit{{"kv/sync.go", "		if err != nil {\n			return 0, s.setPoison(err)\n		}\n		if err := s.mark", "		if err != nil {\n			return 0, err\n		}\n		if err := s.mark"}},
+	{"another try after a failed sync", []edit{{"kv/sync.go", "		if err != nil {\n			return 0, s.setPoison(err)\n		}\n		mark := s.mark", "		if err != nil {\n			return 0, err\n		}\n		mark := s.mark"}},
 		"kv", "TestFailures", nil},
 	{"no sync of what recovery shows", []edit{
 		{"kv/recover.go", "	if err := g.file.Sync(redo, end-redo); err != nil {\n		return err\n	}\n", ""},
@@ -124,8 +132,6 @@ var plantedFaults = []struct {
 		"kv", "TestSharedByTurns", nil},
 	{"the tail is moved after the index", []edit{{"kv/share.go", "	g.tailWord().Store(uint64(end))\n}\n\n// awaitOwn", "}\n\n// awaitOwn"}},
 		"kv", "TestSharedReadsAgree", nil},
-	{"readers do not wait for the index of who moved the tail", []edit{{"kv/share.go", "		if uint64(g.end.Load()) >= word {\n			return true", "		if word&crc.Superseded == 0 {\n			return true"}},
-		"kv", "TestSharedReadsAgree", nil},
 	{"a name that nobody has synced", []edit{{"kv/share.go", "	return syncDir(s.disk, filepath.Dir(s.path))", "	_ = filepath.Dir\n	return nil"}},
 		"kv", "TestSharedNameDurable", nil},
 	{"a name that is not durable yet", []edit{{"kv/stats.go", " && !s.sync.busy && s.poisoned() == nil", ""}},
@@ -144,32 +150,40 @@ var plantedFaults = []struct {
 		"kv", "TestOpenMeetsClose", nil},
 }
 
+// plantedEnv chooses the fault that a build with all of them has: its number.
+const plantedEnv = "MMAPKV_PLANTED"
+
 // Goal: the laboratory finds what it is there to find.
-// Method: each fault is planted in a copy of the source, which go's -overlay puts in the
-// place of the file, and the tests that must find it are run on that and must fail. What
-// does not compile, or can no longer be planted, is a failure of this test.
+// Method: all faults are planted in a copy of the source, each in copies of the functions that it
+// changes, of which the environment chooses one; go's -overlay puts that in the place of the files. The tests that must find
+// a fault are run on it and must fail. What does not compile, or can no longer be planted, is a failure of this test.
 func TestPlantedFaults(t *testing.T) {
 	if raceDetector || invariants.Enabled || testing.Short() {
 		t.Skip("the plain tests run it")
 	}
 	root, err := filepath.Abs("..")
 	must(t, err)
-	for _, fault := range plantedFaults {
+	overlay := plant(t, root)
+	built := make(map[string]string) // binaries by directory
+	for i, fault := range plantedFaults {
+		dir := filepath.Join(root, fault.dir)
+		if fault.dir == "." {
+			dir = filepath.Join(root, "tests")
+		}
 		t.Run(fault.name, func(t *testing.T) {
-			overlay := plant(t, root, fault.edits)
-			binary := filepath.Join(t.TempDir(), "planted.test")
-			// Most of the time goes to building: so without what a build of tests can do without.
-			build := exec.Command("go", "test", "-c", "-vet=off", "-gcflags=-N -l", "-ldflags=-s -w", "-overlay", overlay, "-o", binary)
-			build.Dir = filepath.Join(root, "tests", fault.dir)
-			if fault.dir != "." {
-				build.Dir = filepath.Join(root, fault.dir)
-			}
-			if out, err := build.CombinedOutput(); err != nil {
-				t.Fatalf("does not build: %v\n%s", err, out)
+			binary, ok := built[dir]
+			if !ok {
+				binary = filepath.Join(filepath.Dir(overlay), fmt.Sprint("planted-", len(built)))
+				build := exec.Command("go", "test", "-c", "-overlay", overlay, "-o", binary)
+				build.Dir = dir
+				if out, err := build.CombinedOutput(); err != nil {
+					t.Fatalf("does not build: %v\n%s", err, out)
+				}
+				built[dir] = binary
 			}
 			run := exec.Command(binary, append([]string{"-test.run", "^" + fault.tests + "$", "-test.timeout", "5m", "-test.v"}, fault.args...)...)
-			run.Dir = build.Dir
-			run.Env = append(os.Environ(), "TMPDIR="+t.TempDir()) // for the images that it keeps
+			run.Dir = dir
+			run.Env = append(os.Environ(), fmt.Sprint(plantedEnv, "=", i), "TMPDIR="+t.TempDir()) // for the images that it keeps
 			out, err := run.CombinedOutput()
 			if _, why, skipped := strings.Cut(string(out), "SKIPPED: "); skipped && err == nil {
 				t.Skipf("SKIPPED: %.100s", why)
@@ -183,28 +197,158 @@ func TestPlantedFaults(t *testing.T) {
 	}
 }
 
-// plant writes the edited files, and the overlay that puts them in place.
-func plant(t *testing.T, root string, edits []edit) (overlay string) {
+// plant writes the files with all faults, and the overlay that puts them in place.
+func plant(t *testing.T, root string) (overlay string) {
 	t.Helper()
 	dir := t.TempDir()
+	sources := make(map[string]*plantedSource)
+	for i, fault := range plantedFaults {
+		edited := make(map[string]string)
+		for _, e := range fault.edits {
+			if sources[e.file] == nil {
+				b, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(e.file)))
+				must(t, err)
+				sources[e.file] = &plantedSource{original: string(b), guards: make(map[string]string)}
+			}
+			if edited[e.file] == "" {
+				edited[e.file] = sources[e.file].original
+			}
+			if n := strings.Count(edited[e.file], e.old); n != 1 {
+				t.Fatalf("%s: %s has %d places for %q", fault.name, e.file, n, e.old)
+			}
+			edited[e.file] = strings.Replace(edited[e.file], e.old, e.new, 1)
+		}
+		for file, text := range edited {
+			if err := sources[file].add(i, text); err != nil {
+				t.Fatalf("%s, %s: %v", fault.name, file, err)
+			}
+		}
+	}
 	replace := make(map[string]string)
-	for _, e := range edits {
-		file := filepath.Join(root, filepath.FromSlash(e.file))
-		source := file
-		if edited, ok := replace[file]; ok {
-			source = edited
-		}
-		b, err := os.ReadFile(source)
+	write := func(file, text string) {
+		to := filepath.Join(dir, strings.ReplaceAll(file, "/", "-"))
+		must(t, os.WriteFile(to, []byte(text), 0o600))
+		replace[filepath.Join(root, filepath.FromSlash(file))] = to
+	}
+	for file, source := range sources {
+		text, err := source.text()
 		must(t, err)
-		if n := strings.Count(string(b), e.old); n != 1 {
-			t.Fatalf("%s has %d places for %q", e.file, n, e.old)
-		}
-		replace[file] = filepath.Join(dir, strings.ReplaceAll(e.file, "/", "-"))
-		must(t, os.WriteFile(replace[file], []byte(strings.Replace(string(b), e.old, e.new, 1)), 0o600))
+		write(file, text)
+		name, _, _ := strings.Cut(file, "/")
+		write(name+"/planted.go", fmt.Sprintf("package %s\n\nimport \"os\"\n\nvar planted = os.Getenv(%q)\n", name, plantedEnv))
 	}
 	b, err := json.Marshal(map[string]any{"Replace": replace})
 	must(t, err)
 	overlay = filepath.Join(dir, "overlay.json")
 	must(t, os.WriteFile(overlay, b, 0o600))
 	return overlay
+}
+
+// plantedSource is a source file, and what faults make of it.
+type plantedSource struct {
+	original string
+	copies   strings.Builder   // of functions, each with a fault
+	guards   map[string]string // what each function is to begin with: calls of its copies
+}
+
+// add adds fault number i, which makes edited of the file.
+func (p *plantedSource) add(i int, edited string) error {
+	before, err := functionsOf(p.original)
+	if err != nil {
+		return err
+	}
+	after, err := functionsOf(edited)
+	if err != nil {
+		return err
+	}
+	changed := false
+	for key, f := range after {
+		if was, ok := before[key]; ok && was.text == f.text {
+			continue
+		}
+		changed = true
+		name := fmt.Sprint(f.decl.Name.Name, "Planted", i)
+		call, err := f.call(name)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&p.copies, "\n%s%s%s\n", f.text[:f.name], name, f.text[f.name+len(f.decl.Name.Name):])
+		p.guards[key] += fmt.Sprintf("\n\tif planted == %q {\n\t\t%s\n\t}", fmt.Sprint(i), call)
+	}
+	if !changed || len(before) != len(after) {
+		return errors.New("no function is changed")
+	}
+	return nil
+}
+
+// text returns the file with all that was added.
+func (p *plantedSource) text() (string, error) {
+	functions, err := functionsOf(p.original)
+	if err != nil {
+		return "", err
+	}
+	text := p.original
+	for _, key := range slices.SortedFunc(maps.Keys(p.guards), func(a, b string) int { return functions[b].body - functions[a].body }) {
+		at := functions[key].body // from the last to the first, so that these stay right
+		text = text[:at] + p.guards[key] + text[at:]
+	}
+	return text + p.copies.String(), nil
+}
+
+// sourceFunction is a function of a source file.
+type sourceFunction struct {
+	decl *ast.FuncDecl
+	text string
+	name int // offset of its name in text
+	body int // offset of what its body begins with in the file
+}
+
+// functionsOf returns the functions of a source by receiver and name.
+func functionsOf(source string) (map[string]sourceFunction, error) {
+	files := token.NewFileSet()
+	parsed, err := parser.ParseFile(files, "", source, parser.SkipObjectResolution)
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[string]sourceFunction)
+	at := func(pos token.Pos) int { return files.Position(pos).Offset }
+	for _, d := range parsed.Decls {
+		f, ok := d.(*ast.FuncDecl)
+		if !ok || f.Body == nil {
+			continue
+		}
+		key := f.Name.Name
+		if f.Recv != nil {
+			key = types.ExprString(f.Recv.List[0].Type) + "." + key
+		}
+		all[key] = sourceFunction{f, source[at(f.Pos()):at(f.End())], at(f.Name.Pos()) - at(f.Pos()), at(f.Body.Lbrace) + 1}
+	}
+	return all, nil
+}
+
+// call returns the statement that does by the function of that name all that f is to do.
+func (f *sourceFunction) call(name string) (string, error) {
+	if f.decl.Type.TypeParams != nil {
+		return "", fmt.Errorf("%s has type parameters", f.decl.Name.Name)
+	}
+	if f.decl.Recv != nil {
+		if len(f.decl.Recv.List[0].Names) == 0 {
+			return "", fmt.Errorf("the receiver of %s has no name", f.decl.Name.Name)
+		}
+		name = f.decl.Recv.List[0].Names[0].Name + "." + name
+	}
+	var args []string
+	for _, field := range f.decl.Type.Params.List {
+		for _, n := range field.Names {
+			args = append(args, n.Name)
+		}
+		if len(field.Names) == 0 || slices.Contains(args, "_") {
+			return "", fmt.Errorf("a parameter of %s has no name", f.decl.Name.Name)
+		}
+	}
+	call := name + "(" + strings.Join(args, ", ") + ")"
+	if f.decl.Type.Results != nil {
+		return "return " + call, nil
+	}
+	return call + "\n\t\treturn", nil
 }
