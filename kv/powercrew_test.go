@@ -213,7 +213,8 @@ func (r *powerRun) by(do func()) {
 
 // act has m do something. It returns when that is done, or m dead.
 func (r *powerRun) act(m *member, do func()) {
-	c, acting, nested, s, compacting, cut, kill := r.crew, r.crew.acting, r.crew.nested, r.s, r.compacting, r.cutChance, r.killChance
+	c, acting, nested, s, cut, kill := r.crew, r.crew.acting, r.crew.nested, r.s, r.cutChance, r.killChance
+	compacting, copying := r.compacting, r.copying
 	c.acting, r.s, r.compacting = m, m.s, false
 	done := make(chan error, 1)
 	c.dead.Go(func() {
@@ -233,7 +234,8 @@ func (r *powerRun) act(m *member, do func()) {
 		c.fire(m)
 		r.resolve()
 	}
-	c.acting, c.nested, r.s, r.compacting, r.cutChance, r.killChance = acting, nested, s, compacting, cut, kill
+	c.acting, c.nested, r.s, r.cutChance, r.killChance = acting, nested, s, cut, kill
+	r.compacting, r.copying = compacting, copying
 }
 
 // die ends the handle that is at work.
@@ -314,7 +316,6 @@ func (r *powerRun) othersMayAct(where string) {
 		return
 	}
 	r.note("%s, handle %d", where, m.id)
-	busy := r.compacting
 	c.nested = true
 	r.act(m, func() {
 		switch n := r.rng.IntN(10); {
@@ -322,7 +323,7 @@ func (r *powerRun) othersMayAct(where string) {
 			r.write(r.rng.IntN(3) == 0, r.transaction()...)
 		case n < 7:
 			r.sync()
-		case n < 9 && !busy:
+		case n < 9 && !r.copying: // it would wait for that one
 			r.compact()
 		default:
 			r.checkpoint()

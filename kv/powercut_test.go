@@ -478,6 +478,7 @@ type powerRun struct {
 	created bool         // the store was
 
 	compacting bool // writes go on when the disk is asked for something
+	copying    bool // so too in the moments of such a write: a compaction is under way
 	ops        []string
 
 	cutChance, killChance float64 // at each moment
@@ -845,9 +846,9 @@ func (r *powerRun) sync() {
 func (r *powerRun) compact() {
 	r.note("compact")
 	before := r.last().revision
-	r.compacting = true
+	r.compacting, r.copying = true, true
 	_, err := r.s.Compact(context.Background())
-	if r.compacting = false; !r.refused(err) && r.did(err) {
+	if r.compacting, r.copying = false, false; !r.refused(err) && r.did(err) {
 		r.durable = max(r.durable, before)
 		r.settled()
 	}

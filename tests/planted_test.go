@@ -144,7 +144,7 @@ var plantedFaults = []struct {
 		"kv", "TestSharedOpenersRecover", nil},
 	{"company before the store is recovered", []edit{{"kv/share.go", "	if alone {\n		g, err = s.openAlone", "	if s.company.Share(); alone {\n		g, err = s.openAlone"}},
 		"kv", "TestSharedRecoveryFails", nil},
-	{"presence before the store is recovered", []edit{{"kv/share.go", "	present = present && err == nil && f.Mapping().Word(crc.BootOff).Load() == mmapfile.BootID()\n", ""}},
+	{"presence before the store is recovered", []edit{{"kv/share.go", "present = present && err == nil && f.Mapping().Word(crc.BootOff).Load() == mmapfile.BootID()", "present = present && err == nil"}},
 		"kv", "TestFollowerBesideRecovery", nil},
 	{"a mapping longer than the file", []edit{{"kv/store.go", "return at && int64(len(f.Mapping().Bytes())) <= f.Size(), err", "return at, err"}},
 		"kv", "TestOpenMeetsClose", nil},
