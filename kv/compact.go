@@ -188,8 +188,11 @@ func (c *compaction) save() {
 var errReplaced = fmt.Errorf("the path no longer names this store's file: %w", fs.ErrNotExist)
 
 // mayReplace returns an error if something else than the old generation has come
-// to the path: it is not ours to replace.
+// to the path: it is not ours to replace. Nor is memory that others may have open.
 func (c *compaction) mayReplace() error {
+	if c.s.memory().isHanded() {
+		return errHanded
+	}
 	at, err := c.old.file.IsAt(c.s.path)
 	if err == nil && !at {
 		err = errReplaced

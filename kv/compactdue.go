@@ -18,7 +18,7 @@ func (s *Store) compactIfDue(g *generation) {
 	dead, end := g.dead(), g.end.Load()
 	due := dead >= s.compactFrom.Load() && s.enough(dead, end)
 	count := end >= max(g.countAt.Load(), s.compactFloor()) && s.enough(dead+g.mortal.Load(), end)
-	if s.opts.CompactAt < 0 || !due && !count || !s.compactKicked.CompareAndSwap(false, true) {
+	if !s.compacts() || !due && !count || !s.compactKicked.CompareAndSwap(false, true) {
 		return
 	}
 	s.spawn(func() {
@@ -43,6 +43,9 @@ func (s *Store) compactIfDue(g *generation) {
 		}
 	})
 }
+
+// compacts tells whether the store is compacted without being asked.
+func (s *Store) compacts() bool { return s.opts.CompactAt >= 0 && !s.memory().isHanded() }
 
 func (s *Store) enough(dead, end int64) bool { return float64(dead) >= s.opts.CompactAt*float64(end) }
 
@@ -91,7 +94,7 @@ func (r *retry) withSpace(err error) bool {
 		r.tries++
 		return g != nil
 	}
-	if g == nil || s.opts.CompactAt < 0 {
+	if g == nil || !s.compacts() {
 		return false
 	}
 	g.index.loadNoted() // else what is dead may count as live; who needs what cannot be loaded will hear of it

@@ -29,6 +29,8 @@
 // CompareAndSwap and Update are then atomic between processes as they are between
 // goroutines, and a read sees every write that returned before it began, whoever made it.
 //
+// A store in memory only (OpenMem) is for one process, or for those that get its descriptor.
+//
 // # Durability
 //
 // A write that returned is in the kernel's page cache: the death of the process

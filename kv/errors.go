@@ -105,6 +105,7 @@ var publicErrors = []struct{ low, public error }{
 	{mmapfile.ErrNotRegular, ErrFormat},
 	{mmapfile.ErrShrunk, ErrFault},
 	{mmapfile.ErrRemote, errors.ErrUnsupported},
+	{mmapfile.ErrNamed, fs.ErrInvalid},
 	{crc.ErrEmpty, ErrFormat},
 	{crc.ErrMagic, ErrFormat},
 	{crc.ErrShort, ErrCorrupt},

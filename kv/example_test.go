@@ -60,6 +60,31 @@ func Example() {
 	// Output: hello <nil>
 }
 
+func ExampleOpenMem() {
+	store, err := kv.OpenMem(&kv.Options{MaxSize: 64 << 20})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	store.Put([]byte("greeting"), []byte("hello"))
+
+	// For a child: exec.Cmd.ExtraFiles; there it is os.NewFile(3, "store").
+	file, err := store.File()
+	if err != nil {
+		log.Fatal(err)
+	}
+	follower, err := kv.OpenFile(file, &kv.Options{ReadOnly: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer follower.Close()
+	file.Close()
+	store.Put([]byte("greeting"), []byte("hello again"))
+	value, err := follower.Get([]byte("greeting"))
+	fmt.Println(string(value), err)
+	// Output: hello again <nil>
+}
+
 func ExampleStore_Lookup() {
 	store, done := open(nil)
 	defer done()

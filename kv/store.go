@@ -109,7 +109,12 @@ func openOn(d disk, path string, opts *Options) (*Store, error) {
 	if err != nil {
 		return nil, wrapError("open", path, 0, err)
 	}
-	s := &Store{path: resolved, opts: o, disk: d, compact: make(chan struct{}, 1), follows: o.Shared || o.ReadOnly && !o.Salvage}
+	return openStore(d, resolved, o)
+}
+
+// openStore opens the store that d has at path; o is complete.
+func openStore(d disk, path string, o Options) (*Store, error) {
+	s := &Store{path: path, opts: o, disk: d, compact: make(chan struct{}, 1), follows: o.Shared || o.ReadOnly && !o.Salvage}
 	s.compact <- struct{}{}
 	s.sync.init()
 	s.closing, s.stop = context.WithCancel(context.Background())
@@ -125,7 +130,7 @@ func openOn(d disk, path string, opts *Options) (*Store, error) {
 	s.compactFrom.Store(s.compactFloor())
 	s.startTicker()
 	if kind := g.mapped.FileSystem(); strings.Contains(kind, "fuse") && !o.ReadOnly {
-		o.Logger.Warn("a FUSE file system may keep neither mappings nor locks coherent", "path", resolved, "kind", kind)
+		o.Logger.Warn("a FUSE file system may keep neither mappings nor locks coherent", "path", path, "kind", kind)
 	}
 	return s, nil
 }
@@ -534,8 +539,14 @@ func (s *Store) letGoOf(g *generation, durable bool) error {
 	return g.file.Close()
 }
 
-// Path returns the path of the file, absolute and with symbolic links resolved.
-func (s *Store) Path() string { return s.path }
+// Path returns the path of the file, absolute and with symbolic links resolved; of a
+// store in memory it is empty.
+func (s *Store) Path() string {
+	if s.memory() != nil {
+		return ""
+	}
+	return s.path
+}
 
 // Close syncs what has been written, trims the slack off the file, and releases
 // the lock and the descriptor. Readers that are under way finish; everything
@@ -573,6 +584,9 @@ func (s *Store) Close() error {
 			s.company.Close()
 		}
 		s.gen.Store(nil)
+		if s.memory() != nil && g.file.Size() >= compactGC {
+			go runtime.GC() // the memory is free once it is unmapped
+		}
 		s.closeErr = s.wrap("close", 0, err)
 		s.sync.leave(durable)
 	})

@@ -55,11 +55,7 @@ func Open(path string, mode Mode) (*File, error) {
 	if err := checkRegular(&st); err != nil {
 		return nil, pathError("open", path, err)
 	}
-	flags := unix.O_RDWR
-	if mode == ReadOnly {
-		flags = unix.O_RDONLY
-	}
-	fd, err := openFD(path, flags|unix.O_NONBLOCK, 0)
+	fd, err := openFD(path, mode.flags()|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, pathError("open", path, err)
 	}
@@ -249,6 +245,14 @@ func (f *File) offsetOf(addr uintptr) (int64, bool) {
 		}
 	}
 	return 0, false
+}
+
+// flags are those of open.
+func (m Mode) flags() int {
+	if m == ReadOnly {
+		return unix.O_RDONLY
+	}
+	return unix.O_RDWR
 }
 
 func openFD(path string, flags int, mode uint32) (fd int, err error) {

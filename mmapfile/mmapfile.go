@@ -39,7 +39,7 @@
 // # Where it works
 //
 // Linux, macOS and FreeBSD, on little-endian machines. Elsewhere the package
-// compiles and [Open], [Create], [OpenDir] and [NewRegion] return an error that
+// compiles and [Open], [Create], [CreateMemory], [OpenMemory], [OpenDir] and [NewRegion] return an error that
 // matches [errors.ErrUnsupported].
 //
 // All methods of a File may be called from several goroutines at once. Several
@@ -72,7 +72,13 @@ var (
 	ErrRange = errors.New("outside of the file")
 	// ErrReadOnly: the file was opened with ReadOnly.
 	ErrReadOnly = errors.New("file is opened read-only")
+	// ErrNamed: the file has a path, and OpenMemory is for those that have none.
+	ErrNamed = errors.New("file has a path: it is to be opened by that")
 )
+
+// MemoryPath stands for the path, in errors, of a File that CreateMemory or OpenMemory
+// returned.
+const MemoryPath = "(memory)"
 
 // LockedError tells that another open of the file, in this process or another,
 // holds its lock.

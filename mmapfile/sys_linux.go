@@ -1,6 +1,7 @@
 package mmapfile
 
 import (
+	"fmt"
 	"sync"
 	"unsafe"
 
@@ -22,6 +23,9 @@ func allocate(fd int, start, end int64) error {
 	err := ignoringEINTR(func() error { return unix.Fallocate(fd, 0, start, end-start) })
 	if err == unix.EOPNOTSUPP || err == unix.ENOSYS {
 		return writeZeros(fd, start, end)
+	}
+	if err == unix.ENOMEM { // of a file in memory: the machine, or the process's group, has none left
+		err = fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,16 @@ func Open(path string, _ Mode) (*File, error) {
 // Create returns an error that matches errors.ErrUnsupported.
 func Create(path string, _ fs.FileMode, _ int64) (*File, error) {
 	return nil, &fs.PathError{Op: "open", Path: path, Err: errUnsupported}
+}
+
+// CreateMemory returns an error that matches errors.ErrUnsupported.
+func CreateMemory(fs.FileMode, int64) (*File, error) {
+	return nil, &fs.PathError{Op: "open", Path: MemoryPath, Err: errUnsupported}
+}
+
+// OpenMemory returns an error that matches errors.ErrUnsupported.
+func OpenMemory(*os.File, Mode) (*File, error) {
+	return nil, &fs.PathError{Op: "open", Path: MemoryPath, Err: errUnsupported}
 }
 
 // Dir does not exist on this system.
@@ -61,6 +72,7 @@ func (f *File) WriteAt([]byte, int64) (int, error) { return 0, errUnsupported }
 func (f *File) Populate(_, _ int64)                {}
 func (f *File) AdviseRandom(_, _ int64)            {}
 func (f *File) Protect(_, _ int64) error           { return errUnsupported }
+func (f *File) Reopen() (*os.File, error)          { return nil, errUnsupported }
 func (f *File) TryLock(int64) error                { return errUnsupported }
 func (f *File) TryShare() error                    { return errUnsupported }
 func (f *File) UnlockByte(ByteLock) error          { return errUnsupported }

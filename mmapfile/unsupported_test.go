@@ -11,9 +11,11 @@ import (
 func TestUnsupported(t *testing.T) {
 	_, open := Open("f", ReadWrite)
 	_, create := Create("f", 0o600, 1)
+	_, createMemory := CreateMemory(0o600, 1)
+	_, openMemory := OpenMemory(nil, ReadOnly)
 	_, region := NewRegion(1, false)
 	_, dir := OpenDir(".")
-	for _, err := range []error{open, create, region, dir} {
+	for _, err := range []error{open, create, createMemory, openMemory, region, dir} {
 		if !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("%v, want %v", err, errors.ErrUnsupported)
 		}

@@ -29,10 +29,9 @@ func areas(t *testing.T) int {
 	return bytes.Count(b, []byte("\n"))
 }
 
-// Goal: a program can have ten thousand small stores open: one descriptor, at
-// most 64 KiB of disk, no goroutine each, and within the kernel's limit of areas.
-// Method: it does, with a key in each, and counts; then a sample is read again.
-func TestManyStores(t *testing.T) {
+// manyStores is how many stores a process of this kind can have open at once.
+func manyStores(t *testing.T) int {
+	t.Helper()
 	n := 10000
 	if testing.Short() || invariants.Enabled {
 		n = 1000
@@ -46,20 +45,21 @@ func TestManyStores(t *testing.T) {
 			t.Logf("SCALED DOWN to %d stores: the limit of descriptors is %d", n, limit.Max)
 		}
 	}
-	dir := t.TempDir()
-	path := func(i int) string { return filepath.Join(dir, fmt.Sprint(i%100), fmt.Sprint(i)) }
-	for i := range 100 {
-		must(t, os.Mkdir(filepath.Join(dir, fmt.Sprint(i)), 0o700))
-	}
+	return n
+}
+
+// openMany opens n stores, with a key in each, and looks what it takes: a descriptor each, no
+// goroutine, and no more areas than the kernel gives a process.
+func openMany(t *testing.T, n int, open func(i int) (*kv.Store, error)) (stores []*kv.Store, fds int) {
+	t.Helper()
 	fds, goroutines, vmas := count(t, "/proc/self/fd"), runtime.NumGoroutine(), areas(t)
-	stores := make([]*kv.Store, n)
-	for i := range stores {
-		s, err := kv.Open(path(i), &kv.Options{Durability: kv.SyncManual})
+	for i := range n {
+		s, err := open(i)
 		if err != nil {
 			t.Fatalf("store %d: %v", i, err)
 		}
-		defer s.Close()
-		stores[i] = s
+		t.Cleanup(func() { s.Close() })
+		stores = append(stores, s)
 		must(t, s.Put([]byte("key"), fmt.Append(nil, i)))
 	}
 	if got := count(t, "/proc/self/fd") - fds; got > n {
@@ -72,22 +72,57 @@ func TestManyStores(t *testing.T) {
 	}
 	poll(t, "no goroutine for each store", func() bool { return runtime.NumGoroutine() <= goroutines+20 })
 	for i := 0; i < n; i += 97 {
-		fi, err := os.Stat(path(i))
-		must(t, err)
-		if used := fi.Sys().(*syscall.Stat_t).Blocks * 512; used > 64<<10 {
-			t.Fatalf("store %d takes %d bytes of disk", i, used)
-		}
 		wantGet(t, stores[i], "key", fmt.Sprint(i))
 	}
+	return stores, fds
+}
+
+// closeMany closes stores, which gives back all descriptors but for the fds before them.
+func closeMany(t *testing.T, stores []*kv.Store, fds int) {
+	t.Helper()
 	for _, s := range stores {
 		must(t, s.Close())
 	}
 	if got := count(t, "/proc/self/fd") - fds; got > 0 {
 		t.Errorf("%d descriptors left", got)
 	}
+}
+
+// Goal: a program can have ten thousand small stores open: one descriptor, at
+// most 64 KiB of disk, no goroutine each, and within the kernel's limit of areas.
+// Method: it does, with a key in each, and counts; then a sample is read again.
+func TestManyStores(t *testing.T) {
+	n := manyStores(t)
+	dir := t.TempDir()
+	path := func(i int) string { return filepath.Join(dir, fmt.Sprint(i%100), fmt.Sprint(i)) }
+	for i := range 100 {
+		must(t, os.Mkdir(filepath.Join(dir, fmt.Sprint(i)), 0o700))
+	}
+	stores, fds := openMany(t, n, func(i int) (*kv.Store, error) {
+		return kv.Open(path(i), &kv.Options{Durability: kv.SyncManual})
+	})
+	for i := 0; i < n; i += 97 {
+		fi, err := os.Stat(path(i))
+		must(t, err)
+		if used := fi.Sys().(*syscall.Stat_t).Blocks * 512; used > 64<<10 {
+			t.Fatalf("store %d takes %d bytes of disk", i, used)
+		}
+	}
+	closeMany(t, stores, fds)
 	for i := 0; i < n; i += 997 {
 		s := open(t, path(i), nil)
 		wantContents(t, s, map[string]string{"key": fmt.Sprint(i)})
 		closeSound(t, s)
 	}
+}
+
+// Goal: as TestManyStores, in memory. Method: the same.
+func TestManyStoresInMemory(t *testing.T) {
+	stores, fds := openMany(t, manyStores(t), func(int) (*kv.Store, error) { return kv.OpenMem(nil) })
+	for _, s := range stores {
+		if size := s.Stats().FileBytes; size > 64<<10 {
+			t.Fatalf("a store takes %d bytes", size)
+		}
+	}
+	closeMany(t, stores, fds)
 }

@@ -2,6 +2,7 @@ package tests
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -21,9 +22,9 @@ func modelOptions(n int64) kv.Options {
 }
 
 // play applies ops to a new store and fails with a list that replays.
-func play(t *testing.T, opts kv.Options, ops []op) {
+func play(t *testing.T, place place, opts kv.Options, ops []op) {
 	t.Helper()
-	r, err := newRunner(storePath(t), opts)
+	r, err := newRunner(place, storePath(t), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +35,7 @@ func play(t *testing.T, opts kv.Options, ops []op) {
 		r.close()
 	}
 	if err != nil {
-		t.Fatalf("operation %d: %v\noptions: %+v\nreplay: %s", at, err, opts, list(ops[:min(at+1, len(ops))]))
+		t.Fatalf("operation %d: %v\nplace: %d, options: %+v\nreplay: %s", at, err, place, opts, list(ops[:min(at+1, len(ops))]))
 	}
 }
 
@@ -49,7 +50,7 @@ func TestModel(t *testing.T) {
 	for _, seed := range seeds(n) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			t.Parallel()
-			play(t, modelOptions(seed), generate(newSource(seed), 200))
+			play(t, onDisk, modelOptions(seed), generate(newSource(seed), 200))
 		})
 	}
 }
@@ -65,8 +66,25 @@ func FuzzModel(f *testing.F) {
 			return
 		}
 		src := byteSource(b[1:])
-		play(t, modelOptions(int64(b[0])), generate(&src, 60))
+		play(t, onDisk, modelOptions(int64(b[0])), generate(&src, 60))
 	})
+}
+
+// Goal and method: as TestModel, of stores in memory: for themselves; followed; and shared by two.
+func TestModelInMemory(t *testing.T) {
+	for _, seed := range seeds(20) {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			t.Parallel()
+			opts, ops := modelOptions(seed), generate(newSource(seed), 200)
+			play(t, inMemory, opts, ops)
+			if runtime.GOOS != "linux" {
+				return // there is no opening again to write
+			}
+			play(t, handed, opts, ops)
+			opts.Shared = true
+			play(t, handed, opts, ops)
+		})
+	}
 }
 
 // Goal: what a model test once found stays found.
@@ -89,6 +107,6 @@ func TestModelLists(t *testing.T) {
 			{Kind: opKill, Key: 0},
 		}},
 	} {
-		t.Run(tc.name, func(t *testing.T) { play(t, kv.Options{}, tc.ops) })
+		t.Run(tc.name, func(t *testing.T) { play(t, onDisk, kv.Options{}, tc.ops) })
 	}
 }

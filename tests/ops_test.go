@@ -224,12 +224,23 @@ type modelValue struct {
 	past  bool
 }
 
+// place is where a runner's store is.
+type place int
+
+const (
+	onDisk   place = iota
+	inMemory       // for itself: no other handle follows, and there is no opening again
+	handed         // in memory that other handles have
+)
+
 // runner applies operations to a store and to a map, and compares.
 type runner struct {
-	path     string
+	place    place
+	path     string // of the store, or of files beside it
+	memory   *os.File
 	opts     kv.Options
 	s        *kv.Store
-	follower *kv.Store // read-only, and follows all the time
+	follower *kv.Store // read-only, or Shared as the store is, and follows all the time
 	model    map[string]modelValue
 	revision uint64
 	copies   int
@@ -237,14 +248,29 @@ type runner struct {
 
 var errOfTx = errors.New("the transaction's own error")
 
-func newRunner(path string, opts kv.Options) (*runner, error) {
-	r := &runner{path: path, opts: opts, model: make(map[string]modelValue)}
-	return r, r.open()
+func newRunner(at place, path string, opts kv.Options) (*runner, error) {
+	r := &runner{place: at, path: path, opts: opts, model: make(map[string]modelValue)}
+	if at == onDisk {
+		return r, r.open()
+	}
+	s, err := kv.OpenMem(&opts)
+	if err != nil || at == inMemory {
+		r.s, r.follower = s, s
+		return r, err
+	}
+	if r.memory, err = s.File(); err == nil {
+		err = s.Close()
+	}
+	return r, errors.Join(err, r.open())
 }
 
 func (r *runner) open() (err error) {
-	if r.s, err = kv.Open(r.path, &r.opts); err == nil {
-		r.follower, err = kv.Open(r.path, &kv.Options{ReadOnly: true})
+	open := func(opts *kv.Options) (*kv.Store, error) { return kv.Open(r.path, opts) }
+	if r.place == handed {
+		open = func(opts *kv.Options) (*kv.Store, error) { return kv.OpenFile(r.memory, opts) }
+	}
+	if r.s, err = open(&r.opts); err == nil {
+		r.follower, err = open(&kv.Options{ReadOnly: !r.opts.Shared, Shared: r.opts.Shared})
 	}
 	return err
 }
@@ -323,25 +349,50 @@ func (r *runner) apply(o op) error {
 	case opWriteTo:
 		return r.writeTo()
 	case opClear:
+		err := r.s.Clear()
+		if r.place == handed {
+			return mustStay(err)
+		}
 		r.model = make(map[string]modelValue)
-		return r.s.Clear()
+		return err
 	case opSync:
 		return r.s.Sync()
 	case opCompact:
 		return r.compactAll()
 	case opReopen:
-		if err := r.close(); err != nil {
-			return err
-		}
-		return errors.Join(r.open(), r.checkAll())
+		return r.reopen()
 	case opKill:
+		if r.place != onDisk {
+			return r.reopen()
+		}
 		return r.kill()
 	case opSalvage:
+		if r.place != onDisk {
+			return r.writeTo()
+		}
 		return r.salvage()
 	case opStats:
 		return r.stats()
 	}
 	return fmt.Errorf("no such operation")
+}
+
+// mustStay wants err to be that of a store which others have in memory.
+func mustStay(err error) error {
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	return fmt.Errorf("%w, want ErrUnsupported", err)
+}
+
+func (r *runner) reopen() error {
+	if r.place == inMemory {
+		return nil
+	}
+	if err := r.close(); err != nil {
+		return err
+	}
+	return errors.Join(r.open(), r.checkAll())
 }
 
 func (r *runner) live(key []byte) ([]byte, bool) {
@@ -574,6 +625,9 @@ func (r *runner) writeTo() error {
 
 func (r *runner) compactAll() error {
 	info, err := r.s.Compact(context.Background())
+	if r.place == handed {
+		return mustStay(err)
+	}
 	if err != nil {
 		return err
 	}

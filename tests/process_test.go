@@ -94,6 +94,13 @@ type servant struct {
 func startServant(t *testing.T, role, path string) *servant {
 	t.Helper()
 	v := &servant{cmd: child(role, path)}
+	v.start(t)
+	return v
+}
+
+// start starts the command, which says "open" first.
+func (v *servant) start(t *testing.T) {
+	t.Helper()
 	var err error
 	v.in, err = v.cmd.StdinPipe()
 	must(t, err)
@@ -102,9 +109,19 @@ func startServant(t *testing.T, role, path string) *servant {
 	v.out = bufio.NewScanner(out)
 	v.cmd.Stderr = os.Stderr
 	must(t, v.cmd.Start())
-	t.Cleanup(func() { v.in.Close(); v.cmd.Process.Kill(); v.cmd.Wait() })
+	t.Cleanup(func() { v.in.Close(); v.kill() })
 	v.hear(t, "open")
-	return v
+}
+
+func (v *servant) kill() {
+	v.cmd.Process.Kill()
+	v.cmd.Wait()
+}
+
+func (v *servant) tell(t *testing.T, line string) {
+	t.Helper()
+	_, err := io.WriteString(v.in, line+"\n")
+	must(t, err)
 }
 
 func (v *servant) hear(t *testing.T, want string) {
@@ -116,8 +133,7 @@ func (v *servant) hear(t *testing.T, want string) {
 
 func (v *servant) order(t *testing.T, line string) {
 	t.Helper()
-	_, err := io.WriteString(v.in, line+"\n")
-	must(t, err)
+	v.tell(t, line)
 	v.hear(t, "done")
 }
 
