@@ -79,6 +79,7 @@ var constants = map[string]int64{
 	"WrittenOff":    crc.WrittenOff,
 	"EventOff":      crc.EventOff,
 	"HolderOff":     crc.HolderOff,
+	"FailedOff":     crc.FailedOff,
 	"TurnOff":       crc.TurnOff,
 	"BootOff":       crc.BootOff,
 	"CopyOff":       crc.CopyOff,
@@ -220,9 +221,9 @@ func TestFormatHeader(t *testing.T) {
 			if row.size != 4 || row.off%4 != 0 || row.off/64 != crc.TailOff/64 {
 				t.Errorf("event: %d bytes at %d, want a word in the tail's cache line", row.size, row.off)
 			}
-		case "boot":
+		case "boot", "failed":
 			if row.size != 8 || row.off%8 != 0 || row.off/512 != crc.HolderOff/512 {
-				t.Errorf("boot: %d bytes at %d, want a word in the holder's sector", row.size, row.off)
+				t.Errorf("%s: %d bytes at %d, want a word in the holder's sector", row.field, row.size, row.off)
 			}
 		case "mark 0", "mark 1":
 			if row.size != crc.MarkSize || row.off%512 != 0 {
@@ -251,7 +252,7 @@ func TestFormatHeader(t *testing.T) {
 			t.Errorf("not in the table: %s", name)
 		}
 	}
-	for _, name := range []string{"magic", "header size", "sum", "tail", "event", "written", "turn", "holder", "boot", "mark 0", "mark 1", "copy"} {
+	for _, name := range []string{"magic", "header size", "sum", "tail", "event", "written", "turn", "holder", "boot", "failed", "mark 0", "mark 1", "copy"} {
 		if !seen[name] {
 			t.Errorf("not in the table: %s", name)
 		}

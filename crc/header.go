@@ -15,6 +15,7 @@ const (
 	WrittenOff = 4112 // u64, atomic: one past the last byte that was about to be written by a store that several processes write
 	HolderOff  = 4224 // u64: process id of the holder of the write lock, or of the last one
 	BootOff    = 4232 // u64: identifies the boot of the machine that the holder lives in; 0: not known
+	FailedOff  = 4240 // u64, atomic: not 0: a sync of this file has failed
 	TurnOff    = 4352 // u32, atomic: by which those wait who want the write lock of a store that several processes write
 	CopyOff    = 7680 // the copy of the immutable part
 

@@ -129,10 +129,28 @@ func openStore(d disk, path string, o Options) (*Store, error) {
 	s.gen.Store(g)
 	s.compactFrom.Store(s.compactFloor())
 	s.startTicker()
+	if err := s.leaveFailed(g); err != nil {
+		s.Close()
+		return nil, s.wrap("open", 0, err)
+	}
 	if kind := g.mapped.FileSystem(); strings.Contains(kind, "fuse") && !o.ReadOnly {
 		o.Logger.Warn("a FUSE file system may keep neither mappings nor locks coherent", "path", path, "kind", kind)
 	}
 	return s, nil
+}
+
+// leaveFailed writes the next generation of a file whose sync has failed once.
+func (s *Store) leaveFailed(g *generation) error {
+	if s.opts.ReadOnly {
+		return nil
+	}
+	failed, err := g.hasFailed()
+	if err != nil || !failed {
+		return err
+	}
+	s.opts.Logger.Warn("a sync of the file has failed: what it holds is written anew", "path", s.path)
+	_, err = s.nextGeneration(context.Background(), "open", false)
+	return err
 }
 
 // resolve makes path absolute and follows symbolic links, so that a compaction
@@ -209,7 +227,10 @@ func (s *Store) openAlone(f file, before *head) (*generation, error) {
 		s.disk.Remove(s.path + nextSuffix)
 		s.disk.Remove(s.path + newIndexSuffix)
 		// Whoever created or renamed the file may have died before it synced its name.
-		err = errors.Join(s.settle(g, before.holder != 0), syncDir(s.disk, filepath.Dir(s.path)))
+		if err = s.settle(g, before.holder != 0); err != nil {
+			g.setFailed()
+		}
+		err = errors.Join(err, syncDir(s.disk, filepath.Dir(s.path)))
 	}
 	return g, err
 }

@@ -248,6 +248,9 @@ func (s *Store) Sync() error {
 func (s *Store) setPoison(cause error) error {
 	err := fmt.Errorf("%w: %w", ErrPoisoned, cause)
 	if s.poison.CompareAndSwap(nil, &err) {
+		if g := s.gen.Load(); g != nil {
+			g.setFailed()
+		}
 		var damage *CorruptError
 		if errors.As(cause, &damage) {
 			s.found(damage)
@@ -255,6 +258,26 @@ func (s *Store) setPoison(cause error) error {
 		s.opts.Logger.Error("a sync or a write failed half-way: no more writes until the store is opened again", "path", s.path, "err", cause)
 	}
 	return *s.poison.Load()
+}
+
+// setFailed notes in the file that a sync of it has failed. In the memory of the kernel its pages may be whole, and synced
+// again with success; the device may not have them all the same. So has ext4 it (seen with Linux 6.18): blocks that were
+// allocated, and whose first write failed, stay marked as never written, whatever is written to them later, as long as their page is in memory.
+// Whoever opens the file next, for writing, does not go on in it.
+func (g *generation) setFailed() {
+	var fault error // then it is nobody's who may be told
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &fault)
+	g.failedWord().Store(1)
+}
+
+func (g *generation) failedWord() *atomic.Uint64 { return g.log.current.Load().Word(crc.FailedOff) }
+
+// hasFailed tells whether a sync of the file has failed.
+func (g *generation) hasFailed() (yes bool, err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+	return g.failedWord().Load() != 0, nil
 }
 
 func (s *Store) poisoned() error {

@@ -146,6 +146,8 @@ var plantedFaults = []struct {
 		"kv", "TestSharedRecoveryFails", nil},
 	{"presence before the store is recovered", []edit{{"kv/share.go", "present = present && err == nil && f.Mapping().Word(crc.BootOff).Load() == mmapfile.BootID()", "present = present && err == nil"}},
 		"kv", "TestFollowerBesideRecovery", nil},
+	{"a file whose sync failed is gone on in", []edit{{"kv/store.go", "	if err != nil || !failed {\n", "	if err != nil || !failed || len(s.path) > 0 {\n"}},
+		"tests/device", "TestOpenAfterFailedSync", nil},
 	{"a mapping longer than the file", []edit{{"kv/store.go", "return at && int64(len(f.Mapping().Bytes())) <= f.Size(), err", "return at, err"}},
 		"kv", "TestOpenMeetsClose", nil},
 }
