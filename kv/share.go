@@ -283,8 +283,8 @@ func (s *Store) leaveTurn(g *generation) (err error) {
 	case s.turns.crowded.IsZero():
 		s.turns.crowded = now
 	case now.Sub(s.turns.crowded) > turnSpan:
-		s.turns.crowded, s.turns.yields = time.Time{}, true
-		event.Wake(1)
+		// Who gives way announces that, and may be the only one who did.
+		s.turns.crowded, s.turns.yields = time.Time{}, event.Wake(1) > 0
 	}
 	return nil
 }

@@ -338,3 +338,24 @@ func TestSharedCounts(t *testing.T) {
 		}
 	}
 }
+
+// Goal: a handle gives way only while somebody waits. Method: one announces that it waits, and is gone; soon nothing
+// is left of that.
+func TestSharedYieldsToSomebody(t *testing.T) {
+	s := openShared(t, filepath.Join(t.TempDir(), "store"), 1, Options{})[0]
+	event := s.gen.Load().file.Mapping().Event(crc.TurnOff)
+	event.Announce()
+	quiet := func() bool {
+		if err := s.Put([]byte("k"), nil); err != nil {
+			t.Fatal(err)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return !event.Waited() && !s.turns.yields
+	}
+	for n := 0; !quiet(); n++ {
+		if n == 20_000 {
+			t.Fatal("it still gives way, to itself")
+		}
+	}
+}
