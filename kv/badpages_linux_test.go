@@ -180,7 +180,7 @@ func TestRecoveryLeavesSealedPages(t *testing.T) {
 		b := bytes.Clone(dead)
 		if rebooted {
 			clear(b[crc.BootOff : crc.BootOff+8])
-			clear(b[crc.MarkOff(s.gen.Load().marks+1):][:crc.MarkSize]) // the newest
+			clear(b[crc.MarkOff(s.gen.Load().marks.Load()+1):][:crc.MarkSize]) // the newest
 		}
 		path := filepath.Join(t.TempDir(), "store")
 		if err := os.WriteFile(path, b, 0o600); err != nil {

@@ -764,7 +764,7 @@ func (c *compaction) finish(revision uint64) (err error) {
 	if err := c.s.mark(c.next, c.off, revision); err != nil {
 		return err
 	}
-	c.next.marksSynced = c.next.marks
+	c.next.marksSynced = c.next.marks.Load()
 	c.next.seal(c.s.opts.SyncAligned)
 	return c.next.file.SyncFile()
 }

@@ -72,7 +72,7 @@ type generation struct {
 	joined      bool                     // this handle has share and presence of the file; guarded by Store.mu
 	synced      atomic.Int64             // bytes of the file that were synced; owned by the sync leader
 	marking     atomic.Pointer[crc.Mark] // the next mark, of a Shared store; nil: none is to be stored
-	marks       uint64                   // counts the durable marks, its lowest bit the slot of the next; owned by the sync leader
+	marks       atomic.Uint64            // counts the durable marks, its lowest bit the slot of the next; written by the sync leader, of a Shared store in a turn
 	marksSynced uint64                   // marks when they were durable last; owned by the sync leader
 
 	// passed are ends of the log as they were: the second was the tail not long ago, the

@@ -321,7 +321,7 @@ func (s *Store) storeMark(g *generation) {
 	b := g.bytes()
 	if crc.DecodeMark(b, &g.header).Off < m.Off {
 		crc.EncodeMark(b[crc.MarkOff(crc.NextMark(b, &g.header)):], *m, g.header.Salt)
-		g.marks += 2 // there is one that is not durable; the slot is chosen each time
+		g.marks.Add(2) // there is one that is not durable; the slot is chosen each time
 	}
 }
 

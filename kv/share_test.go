@@ -359,3 +359,20 @@ func TestSharedYieldsToSomebody(t *testing.T) {
 		}
 	}
 }
+
+// Goal: the mark is stored in a turn while the last one is being synced in the background. Method: two handles that
+// write and sync as often as they can; the race detector judges.
+func TestSharedMarks(t *testing.T) {
+	handles := openShared(t, filepath.Join(t.TempDir(), "store"), 2, Options{SyncEvery: time.Microsecond})
+	var done sync.WaitGroup
+	for _, s := range handles {
+		done.Go(func() {
+			for range 300 {
+				if err := s.PutDurable([]byte("k"), nil); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	done.Wait()
+}

@@ -256,7 +256,8 @@ func (s *Store) load(f file, id mmapfile.Identity, shared bool) (*generation, er
 // newGeneration makes the generation of the file f with header h.
 func (s *Store) newGeneration(f file, h *head) *generation {
 	g := newGeneration(f, h.Header)
-	g.marks, g.marksSynced = h.nextMark, h.nextMark
+	g.marks.Store(h.nextMark)
+	g.marksSynced = h.nextMark
 	g.checkpointAt.Store(s.opts.CheckpointBytes)
 	if h.damage != nil {
 		g.missing, g.reached = append(g.missing, h.lost), append(g.reached, 0)

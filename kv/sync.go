@@ -171,8 +171,8 @@ func (s *Store) mark(g *generation, end int64, revision uint64) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
 	b := g.bytes()
-	crc.EncodeMark(b[crc.MarkOff(g.marks):], crc.Mark{Off: end, Revision: revision, Stamp: s.clock.stamp()}, g.header.Salt)
-	g.marks++
+	crc.EncodeMark(b[crc.MarkOff(g.marks.Load()):], crc.Mark{Off: end, Revision: revision, Stamp: s.clock.stamp()}, g.header.Salt)
+	g.marks.Add(1)
 	g.synced.Store(end)
 	return nil
 }
@@ -180,13 +180,14 @@ func (s *Store) mark(g *generation, end int64, revision uint64) (err error) {
 // syncMark makes the newest mark durable. It is a lower bound, so that it may
 // come later than what it says. The caller leads.
 func (s *Store) syncMark(g *generation) error {
-	if g.marksSynced == g.marks {
+	marks := g.marks.Load()
+	if g.marksSynced == marks {
 		return nil
 	}
 	if err := g.file.Sync(crc.Page, crc.HeaderSize-crc.Page); err != nil {
 		return err
 	}
-	g.marksSynced = g.marks
+	g.marksSynced = marks
 	return nil
 }
 
@@ -201,7 +202,7 @@ func (s *Store) syncAndTrim(g *generation) (durable uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if g.marksSynced == g.marks && g.file.Size() == length {
+	if g.marksSynced == g.marks.Load() && g.file.Size() == length {
 		return durable, nil
 	}
 	// A crash here leaves a log with slack or without; both are whole.
