@@ -218,11 +218,12 @@ func (s *Store) awaitTurn(ctx context.Context, f file, deadline time.Time) (err 
 func (s *Store) beginTurn(g *generation) (next *generation, err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
-	if g.tailWord().Load() != uint64(g.end.Load()) {
-		if next, err = s.catchUp(); err != nil || next != g {
-			return next, err
-		}
-		word, end := g.tailWord().Load(), uint64(g.end.Load())
+	// Also where the log seems to end where the tail word says: a reader of this process
+	// may be at the last step of taking that in, and the revision comes after the end.
+	if next, err = s.catchUp(); err != nil || next != g {
+		return next, err
+	}
+	if word, end := g.tailWord().Load(), uint64(g.end.Load()); word != end {
 		if word&^crc.Superseded != end {
 			return nil, fmt.Errorf("%w: the tail word is not where the log ends", ErrCorrupt)
 		}

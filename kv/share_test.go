@@ -3,6 +3,7 @@ package kv
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -375,4 +377,93 @@ func TestSharedMarks(t *testing.T) {
 		})
 	}
 	done.Wait()
+}
+
+// Goal: nobody who reads sees a part of a transaction that another reader of the handle is taking in, nor the state before it where
+// the log seems to end behind it. Method: one handle writes long transactions; of another, and of a follower, several
+// goroutines look, in the steps that reads are made of.
+func TestFollowTakesInWhole(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store")
+	handles := openShared(t, path, 2, Options{CompactAt: -1})
+	readers := []*Store{handles[1], openTestAt(t, path, &Options{ReadOnly: true})}
+	const keys, rounds = 500, 100
+	key := func(i int) []byte { return fmt.Appendf(nil, "%d", i) }
+	var over atomic.Bool
+	var done sync.WaitGroup
+	for _, s := range readers {
+		done.Go(func() {
+			for n := 0; !over.Load(); n++ {
+				if _, err := s.Get(key(n % keys)); err != nil && err != ErrNotFound {
+					t.Error(err)
+				}
+			}
+		})
+		done.Go(func() {
+			for g := s.gen.Load(); !over.Load(); {
+				v, err := g.view() // as a read that has looked before the transaction was published
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				v.snap.release()
+				if rec, err := crc.Read(g.bytes(), v.last); err != nil || rec.Flags&crc.FlagMore != 0 {
+					t.Errorf("a view ends within a transaction, at %d; %v", v.end, err)
+					return
+				}
+			}
+		})
+		done.Go(func() {
+			for g := s.gen.Load(); !over.Load(); {
+				word, end := g.tailWord().Load(), g.end.Load()
+				if uint64(end) == word && g.applying.Load() != nil && g.tailWord().Load() == word {
+					t.Errorf("all is taken in, up to %d, and keys are shown as before", end)
+					return
+				}
+			}
+		})
+	}
+	for n := range uint64(rounds) {
+		err := handles[0].Update(func(tx *Tx) error {
+			for i := range keys {
+				if err := tx.Put(key(i), binary.LittleEndian.AppendUint64(nil, n)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	over.Store(true)
+	done.Wait()
+}
+
+// Goal: a write gives no revision twice, whatever a reader of its handle is about. Method: a reader that has moved the end, and not
+// the revision yet.
+func TestSharedWriteAwaitsReader(t *testing.T) {
+	handles := openShared(t, filepath.Join(t.TempDir(), "store"), 2, Options{})
+	s, g := handles[1], handles[1].gen.Load()
+	if _, err := s.Get(nil); err != nil {
+		t.Fatal(err)
+	}
+	s.follow.Lock()
+	revision := g.revision.Swap(g.revision.Load() - 1)
+	written := make(chan error)
+	go func() { written <- s.Put([]byte("k"), []byte("v")) }()
+	for busy := false; !busy; {
+		var err error
+		if busy, err = handles[0].gen.Load().file.ByteLocked(turnLock); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(10 * time.Millisecond) // in which a write that does not wait takes its revision
+	g.revision.Store(revision)
+	s.follow.Unlock()
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+	if got := g.revision.Load(); got != revision+1 {
+		t.Fatalf("the write got revision %d, want %d", got, revision+1)
+	}
 }

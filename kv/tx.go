@@ -224,8 +224,8 @@ func (s *Store) appendAll(g *generation, tx *Tx) (revision uint64, err error) {
 		g.index.mustHold(hashes[i])
 		off += size
 	}
+	g.applying.Store(nil) // before the end: who sees that all is taken in reads all of it
 	g.publish(end, revision)
-	g.applying.Store(nil)
 	s.wrote(g)
 	s.aheadIfDue(g)
 	return revision, nil
