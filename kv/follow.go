@@ -83,6 +83,7 @@ func (s *Store) switchOver(old *generation) (*generation, error) {
 		return nil, err
 	}
 	s.gen.Store(g)
+	s.compactFrom.Store(s.compactFloor()) // what put it off was dead in the old one
 	s.finishResume(g)
 	old.file.Close()
 	return g, nil

@@ -488,7 +488,7 @@ func (r *powerRun) start(d *powerDisk) {
 func (r *powerRun) end() {
 	if r.s != nil {
 		r.s.tick.timer.Stop()
-		r.s.stop()
+		r.s.stop(ErrClosed)
 		if g := r.s.gen.Load(); g != nil {
 			g.mapped.Close()
 		}

@@ -144,8 +144,9 @@ func (s *Store) join(g *generation) error {
 	if err := g.file.TryShare(); err != nil {
 		return err
 	}
-	g.joined = true
-	return takePresence(g.file)
+	err := takePresence(g.file)
+	g.joined = err == nil
+	return err
 }
 
 // takePresence takes the presence of a file, if the system has such locks.
@@ -202,7 +203,7 @@ func (s *Store) awaitTurn(ctx context.Context, f file, deadline time.Time) (err 
 		left := time.Until(deadline)
 		switch {
 		case ctx.Err() != nil:
-			return ctx.Err()
+			return context.Cause(ctx)
 		case left <= 0:
 			return &mmapfile.LockedError{PID: int(f.Mapping().Word(crc.HolderOff).Load()), Shared: true}
 		}
@@ -424,6 +425,11 @@ func (s *Store) shareOpen(f file) (before *head, alone bool, err error) {
 	if err := f.Refresh(); err != nil {
 		return nil, false, err
 	}
+	identity := h.identity
+	if h, err = s.readHeader(f); err != nil { // marks and holder may have changed while others had the turn
+		return nil, false, err
+	}
+	h.identity = identity
 	others, err := s.company.Shared()
 	if err == nil {
 		err = errors.Join(s.company.Share(), takePresence(f))
@@ -434,6 +440,9 @@ func (s *Store) shareOpen(f file) (before *head, alone bool, err error) {
 // closesAlone tells whether nobody else may write the store, and if so has taken the turn, for good. The
 // caller holds mu.
 func (s *Store) closesAlone() bool {
+	if others, err := s.company.Shared(); others || err != nil {
+		return false // without waiting for a turn that one of them may keep
+	}
 	g, err := s.writable()
 	if err == nil {
 		g, err = s.takeTurn(context.Background(), g, time.Time{})

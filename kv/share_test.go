@@ -467,3 +467,78 @@ func TestSharedWriteAwaitsReader(t *testing.T) {
 		t.Fatalf("the write got revision %d, want %d", got, revision+1)
 	}
 }
+
+// Goal: Close does not wait for a turn that others keep, nor does what it ends. Method: another handle's Update,
+// within which a handle is closed that is about to write, and one that is about to compact, both with all the time in the world.
+func TestSharedCloseWaitsForNoTurn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store")
+	handles := openShared(t, path, 3, Options{LockTimeout: time.Hour})
+	ended := make(chan error, 2)
+	err := handles[0].Update(func(*Tx) error {
+		event := handles[0].gen.Load().file.Mapping().Event(crc.TurnOff)
+		begin := func(op func() error) {
+			event.Wake(0)
+			go func() { ended <- op() }()
+			for !event.Waited() {
+				runtime.Gosched()
+			}
+		}
+		begin(func() error { return handles[1].Put(nil, nil) })
+		begin(func() error { _, err := handles[2].Compact(context.Background()); return err })
+		return errors.Join(handles[1].Close(), handles[2].Close())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := <-ended; !errors.Is(err, ErrClosed) {
+			t.Errorf("what was waiting: %v, want ErrClosed", err)
+		}
+	}
+}
+
+// Goal: who opens the store goes by the header as it is once it has the turn. Method: the holder changes while it waits.
+func TestSharedOpenReadsHeaderInTurn(t *testing.T) {
+	handles := openShared(t, filepath.Join(t.TempDir(), "store"), 2, Options{})
+	s := handles[0]
+	g, err := s.lockWrites(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := handles[1].disk.Open(s.path, s.mode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	opened := make(chan *head, 1)
+	go func() {
+		before, _, err := handles[1].shareOpen(f)
+		if err != nil {
+			t.Error(err)
+		}
+		opened <- before
+	}()
+	for event := f.Mapping().Event(crc.TurnOff); !event.Waited(); {
+		runtime.Gosched()
+	}
+	g.log.current.Load().Word(crc.HolderOff).Store(1)
+	s.unlockWrites(g)
+	if before := <-opened; before == nil || before.holder != 1 {
+		t.Fatalf("the header was %+v, want holder 1", before)
+	}
+}
+
+// Goal: what put a handle's next compaction off does not once another has compacted. Method: as after a failure.
+func TestSharedCompactionIsDueAgain(t *testing.T) {
+	handles := openShared(t, filepath.Join(t.TempDir(), "store"), 2, Options{CompactAt: -1})
+	handles[1].compactFrom.Store(1 << 40)
+	if _, err := handles[0].Compact(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := handles[1].Get(nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := handles[1].compactFrom.Load(); got != handles[1].compactFloor() {
+		t.Fatalf("it begins with %d dead bytes, want %d", got, handles[1].compactFloor())
+	}
+}
