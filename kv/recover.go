@@ -29,11 +29,13 @@ func (s *Store) recover(g *generation, h *head) (err error) {
 	if (s.opts.ReadOnly || h.shared) && !h.unreadable {
 		// A writer may have added to the file since it was mapped.
 		word := g.tailWord().Load()
+		lives := h.shared || s.writerLives(g.file)
 		if err := g.refresh(); err != nil {
 			return err
 		}
 		log = g.bytes()
-		if h.shared || s.writerLives(g.file) {
+		log = log[:min(int64(len(log)), g.file.Size())] // who wrote it may have cut it since, and closed it
+		if lives {
 			// Behind the tail of a writer that lives are records which it has not
 			// published, and may not. Without one, a tail word that a power cut left
 			// says nothing: the records do.

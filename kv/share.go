@@ -404,7 +404,7 @@ func (s *Store) shareFile() (f file, before *head, alone bool, err error) {
 	}
 }
 
-// shareOpen does what shareFile does with the file f; before is nil where the path names another one.
+// shareOpen does what shareFile does with the file f; before is nil where it is to be opened again.
 func (s *Store) shareOpen(f file) (before *head, alone bool, err error) {
 	h, err := s.readHeader(f) // not before it is known to be a store is it written to
 	if err == nil {
@@ -422,7 +422,7 @@ func (s *Store) shareOpen(f file) (before *head, alone bool, err error) {
 	if at, err := f.IsAt(s.path); !at || err != nil {
 		return nil, false, err
 	}
-	if err := f.Refresh(); err != nil {
+	if err := f.Refresh(); err != nil || shrank(f) {
 		return nil, false, err
 	}
 	identity := h.identity

@@ -542,3 +542,25 @@ func TestSharedCompactionIsDueAgain(t *testing.T) {
 		t.Fatalf("it begins with %d dead bytes, want %d", got, handles[1].compactFloor())
 	}
 }
+
+// Goal: a file that was cut after it was mapped, as by the last to close it while somebody waited to open it, is opened again.
+// Method: just that.
+func TestSharedOpenOfCutFile(t *testing.T) {
+	a := openShared(t, filepath.Join(t.TempDir(), "store"), 1, Options{})[0]
+	f, err := a.disk.Open(a.path, a.mode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s := &Store{path: a.path, opts: a.opts, disk: a.disk}
+	if s.company, err = s.disk.OpenName(s.path); err != nil {
+		t.Fatal(err)
+	}
+	defer s.company.Close()
+	if before, _, err := s.shareOpen(f); before != nil || err != nil {
+		t.Fatalf("%+v, %v", before, err)
+	}
+}

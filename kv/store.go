@@ -391,7 +391,7 @@ func (s *Store) lockFile() (f file, before *head, err error) {
 			// meanwhile, and the file may have changed its length.
 			var at bool
 			if at, err = f.IsAt(s.path); at && err == nil {
-				if err = f.Refresh(); err == nil {
+				if err = f.Refresh(); err == nil && !shrank(f) {
 					return f, &h, nil
 				}
 			}
@@ -411,6 +411,10 @@ func (s *Store) lockFile() (f file, before *head, err error) {
 		time.Sleep(wait)
 	}
 }
+
+// shrank tells whether f has been cut since it was mapped, as who closes it does: what is mapped
+// beyond its end faults.
+func shrank(f file) bool { return int64(len(f.Mapping().Bytes())) > f.Size() }
 
 const (
 	ownSuffix  = ".mmapkv-"         // of all that lies beside a store
