@@ -60,6 +60,9 @@ func (s *Store) nextGeneration(ctx context.Context, op string, empty bool) (info
 	if _, err := s.writable(); err != nil {
 		return info, s.wrap(op, 0, err)
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(s.closing, func() { cancel(ErrClosed) })()
 	g, release, err := s.compactAlone(ctx)
 	if err != nil {
 		return info, s.wrap(op, 0, err)
@@ -175,12 +178,16 @@ func (c *compaction) save() {
 		}
 	}
 	c.next.end.Store(c.off)
-	p, _ := c.next.log.payload(c.next.last)
-	if e, err := codec.Decode(p); err == nil {
+	err := guarded(c.next.file, func() error {
+		p, _ := c.next.log.payload(c.next.last)
+		e, err := codec.Decode(p)
 		c.next.revision.Store(max(c.next.header.BaseRevision, e.Revision))
+		return err
+	})
+	if err == nil {
+		c.checkpoint, c.covered, err = s.draftCheckpoint(c.next, boot)
 	}
-	var err error
-	if c.checkpoint, c.covered, err = s.draftCheckpoint(c.next, boot); err != nil {
+	if err != nil {
 		s.opts.Logger.Warn("no checkpoint was taken", "path", s.path, "err", err)
 	}
 }

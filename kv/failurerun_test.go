@@ -557,7 +557,7 @@ func (r *failureRun) shut() error {
 func (r *failureRun) kill() {
 	g := r.s.gen.Load()
 	r.s.tick.timer.Stop()
-	r.s.stop()
+	r.s.stop(ErrClosed)
 	_ = setHolder(g.file, 0) // what is dead is no holder
 	g.mapped.Close()
 	r.s = nil

@@ -2,9 +2,7 @@ package kv
 
 import (
 	"errors"
-	"maps"
 	"runtime"
-	"slices"
 
 	"github.com/mmapkv/mmapkv/crc"
 	"github.com/mmapkv/mmapkv/mmapfile"
@@ -89,6 +87,7 @@ func (s *Store) switchOver(old *generation) (*generation, error) {
 		return nil, err
 	}
 	s.gen.Store(g)
+	s.compactFrom.Store(s.compactFloor()) // what put it off was dead in the old one
 	s.finishResume(g)
 	old.file.Close()
 	return g, nil
@@ -116,9 +115,6 @@ func (s *Store) takeIn(g *generation, end int64) (off int64, err error) {
 			}
 		}
 		from, earlier := scan.off, before{at: make(map[string]int)}
-		if screen := g.applying.Load(); screen != nil {
-			earlier = before{maps.Clone(screen.at), slices.Clone(screen.off)} // the last try ended within this run
-		}
 		r, err := scan.next()
 		for err == nil && r.more {
 			earlier.note(g, r.entry.Key)
@@ -131,15 +127,45 @@ func (s *Store) takeIn(g *generation, end int64) (off int64, err error) {
 			err = s.enterRecord(g, &r)
 		} else {
 			earlier.note(g, r.entry.Key)
-			// Where it ends in the middle, the screen stays, for the next try.
-			g.applying.Store(&earlier)
-			err = s.enterSpan(g, scan.log, from, scan.off)
+			err = s.enterRun(g, scan.log[:scan.off], from, &earlier)
 		}
 		if err != nil {
 			return from, err
 		}
 	}
 	return scan.off, nil
+}
+
+// enterRun enters the transaction that lies from off to the end of log, and has been verified. Nobody sees a part of it, be
+// it by the index or by where the log ends. Where it fails in the middle the screen stays,
+// and the next try begins with the first record again.
+func (s *Store) enterRun(g *generation, log []byte, off int64, earlier *before) (err error) {
+	g.index.mu.Lock()
+	defer g.index.mu.Unlock()
+	last, count, mortal := g.last, g.count.Load(), g.mortal.Load()
+	defer func() {
+		if g.applying.Load() != nil { // a fault too
+			g.last = last
+			g.count.Store(count)
+			g.mortal.Store(mortal)
+		}
+	}()
+	g.applying.Store(earlier)
+	scan := scanner{log: log, header: &g.header, off: off, trusted: true}
+	for scan.off < int64(len(log)) {
+		r, err := scan.next()
+		if err == nil {
+			s.clock.seen(r.entry.Written)
+			err = g.enter(&r.entry, g.index.hash.sum(r.entry.Key), r.off, r.size)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	g.applying.Store(nil) // before the end: who sees that all is taken in reads all of it
+	g.end.Store(scan.off)
+	g.revision.Store(max(g.header.BaseRevision, scan.revision))
+	return nil
 }
 
 // takeInShort is how many bytes of the log are entered record by record.

@@ -90,7 +90,7 @@ func (s *Store) verifies(g *generation, off int64) bool {
 var errChanged = fmt.Errorf("%w: the file was changed beneath the open store", ErrCorrupt)
 
 // Get returns a copy of the value of key, which belongs to the caller, or
-// ErrNotFound. It takes no lock, waits for nobody, and allocates only the copy.
+// ErrNotFound. It allocates only the copy.
 func (s *Store) Get(key []byte) ([]byte, error) {
 	g, err := s.enter()
 	if err != nil {

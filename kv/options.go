@@ -65,7 +65,8 @@ type Options struct {
 	Perm fs.FileMode
 	// LockTimeout is how long Open waits for another writer to let go, and a write of a
 	// Shared store for its turn, which another process may keep as long as the function of its Update runs.
-	// Then they return ErrLocked. Default 0: Open does not wait, and a write 10 s.
+	// Then they return ErrLocked. Default 0: Open waits for no writer, but for a turn of those who
+	// share, as a write does, 10 s.
 	LockTimeout time.Duration
 	// Durability says when writes become durable. Default SyncPeriodic.
 	Durability Durability
@@ -138,7 +139,7 @@ type Hooks struct {
 	Compacted func(info CompactInfo, err error)
 	// Corrupted is called when damage is found: by Open, whether it refuses the
 	// store or salvages it, by a read (see Options.VerifyReads), by Verify, Compact or WriteTo,
-	// or in what a read-only handle takes in. It is called once for each place, and
+	// or in what a ReadOnly or Shared handle takes in. It is called once for each place, and
 	// for the first 1024 places only; Stats().Corruptions counts on. err must not be
 	// changed.
 	Corrupted func(err *CorruptError)

@@ -96,7 +96,7 @@ func (m *member) OpenName(path string) (nameLock, error) {
 func (m *member) letGo() {
 	if m.s != nil {
 		m.s.tick.timer.Stop()
-		m.s.stop()
+		m.s.stop(nil)
 	}
 	for _, l := range m.names {
 		l.Close()

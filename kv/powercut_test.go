@@ -499,7 +499,7 @@ func (r *powerRun) end() {
 		r.crew.end()
 	} else if r.s != nil {
 		r.s.tick.timer.Stop()
-		r.s.stop()
+		r.s.stop(ErrClosed)
 		if g := r.s.gen.Load(); g != nil {
 			g.mapped.Close()
 		}

@@ -2,7 +2,6 @@ package kv
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io/fs"
 	"math"
@@ -98,7 +97,7 @@ func (s *Store) write(op string, e *codec.Entry, durable bool) error {
 }
 
 func (s *Store) writeLocked(e *codec.Entry, h keyHash) (uint64, error) {
-	g, err := s.lockWrites(context.Background())
+	g, err := s.lockWrites(s.closing)
 	if err != nil {
 		return 0, err
 	}
@@ -277,7 +276,7 @@ func (s *Store) Compute(key []byte, fn func(old []byte, ok bool) (value []byte, 
 // locked runs fn under the write lock. It returns the revision that the store had
 // before.
 func (s *Store) locked(fn func(g *generation) (uint64, error)) (at, revision uint64, err error) {
-	g, err := s.lockWrites(context.Background())
+	g, err := s.lockWrites(s.closing)
 	if err != nil {
 		return 0, 0, err
 	}

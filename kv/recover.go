@@ -29,11 +29,13 @@ func (s *Store) recover(g *generation, h *head) (err error) {
 	if (s.opts.ReadOnly || h.shared) && !h.unreadable {
 		// A writer may have added to the file since it was mapped.
 		word := g.tailWord().Load()
+		lives := h.shared || s.writerLives(g.file)
 		if err := g.refresh(); err != nil {
 			return err
 		}
 		log = g.bytes()
-		if h.shared || s.writerLives(g.file) {
+		log = log[:min(int64(len(log)), g.file.Size())] // who wrote it may have cut it since, and closed it
+		if lives {
 			// Behind the tail of a writer that lives are records which it has not
 			// published, and may not. Without one, a tail word that a power cut left
 			// says nothing: the records do.
@@ -147,17 +149,13 @@ func (s *Store) enterSpan(g *generation, log []byte, from, end int64) error {
 	return nil
 }
 
-// enterRecord enters a record that lies at the end of the log. The last of a transaction
-// ends its screen.
+// enterRecord enters a record that lies at the end of the log.
 func (s *Store) enterRecord(g *generation, r *logRecord) error {
 	g.index.mu.Lock()
 	defer g.index.mu.Unlock()
 	s.clock.seen(r.entry.Written)
 	if err := g.enter(&r.entry, g.index.hash.sum(r.entry.Key), r.off, r.size); err != nil {
 		return err
-	}
-	if !r.more {
-		g.applying.Store(nil) // before the log ends there: see appendAll
 	}
 	g.end.Store(r.off + r.size)
 	g.revision.Store(max(g.header.BaseRevision, r.entry.Revision))

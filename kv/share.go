@@ -170,8 +170,9 @@ func (s *Store) join(g *generation) error {
 	if err := g.file.TryShare(); err != nil {
 		return err
 	}
-	g.joined = true
-	return takePresence(g.file)
+	err := takePresence(g.file)
+	g.joined = err == nil
+	return err
 }
 
 // takePresence takes the presence of a file, if the system has such locks.
@@ -230,7 +231,7 @@ func (s *Store) awaitTurn(ctx context.Context, f file, deadline time.Time) (err 
 		left := time.Until(deadline)
 		switch {
 		case ctx.Err() != nil:
-			return ctx.Err()
+			return context.Cause(ctx)
 		case left <= 0:
 			return &mmapfile.LockedError{PID: int(f.Mapping().Word(crc.HolderOff).Load()), Shared: true}
 		}
@@ -246,11 +247,12 @@ func (s *Store) awaitTurn(ctx context.Context, f file, deadline time.Time) (err 
 func (s *Store) beginTurn(g *generation) (next *generation, err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
-	if g.tailWord().Load() != uint64(g.end.Load()) {
-		if next, err = s.catchUp(); err != nil || next != g {
-			return next, err
-		}
-		word, end := g.tailWord().Load(), uint64(g.end.Load())
+	// Also where the log seems to end where the tail word says: a reader of this process
+	// may be at the last step of taking that in, and the revision comes after the end.
+	if next, err = s.catchUp(); err != nil || next != g {
+		return next, err
+	}
+	if word, end := g.tailWord().Load(), uint64(g.end.Load()); word != end {
 		if word&^crc.Superseded != end {
 			return nil, fmt.Errorf("%w: the tail word is not where the log ends", ErrCorrupt)
 		}
@@ -310,9 +312,10 @@ func (s *Store) leaveTurn(g *generation) (err error) {
 	switch now := time.Now(); {
 	case s.turns.crowded.IsZero():
 		s.turns.crowded = now
+		event.Wake(1) // this turn may have been a long one, and the last for a while
 	case now.Sub(s.turns.crowded) > turnSpan:
-		s.turns.crowded, s.turns.yields = time.Time{}, true
-		event.Wake(1)
+		// Who gives way announces that, and may be the only one who did.
+		s.turns.crowded, s.turns.yields = time.Time{}, event.Wake(1) > 0
 	}
 	return nil
 }
@@ -449,7 +452,7 @@ func (s *Store) shareFile() (f file, before *head, alone bool, err error) {
 	}
 }
 
-// shareOpen does what shareFile does with the file f; before is nil where the path names another one.
+// shareOpen does what shareFile does with the file f; before is nil where it is to be opened again.
 func (s *Store) shareOpen(f file) (before *head, alone bool, err error) {
 	h, err := s.readHeader(f) // not before it is known to be a store is it written to
 	if err == nil {
@@ -467,6 +470,11 @@ func (s *Store) shareOpen(f file) (before *head, alone bool, err error) {
 	if still, err := s.stillThere(f); !still || err != nil {
 		return nil, false, err
 	}
+	identity := h.identity
+	if h, err = s.readHeader(f); err != nil { // marks and holder may have changed while others had the turn
+		return nil, false, err
+	}
+	h.identity = identity
 	if err := setHolder(f, uint64(os.Getpid())); err != nil {
 		return nil, false, err
 	}
@@ -477,6 +485,9 @@ func (s *Store) shareOpen(f file) (before *head, alone bool, err error) {
 // closesAlone tells whether nobody else may write the store, and if so has taken the turn, for good. The
 // caller holds mu.
 func (s *Store) closesAlone() bool {
+	if others, err := s.company.Shared(); others || err != nil {
+		return false // without waiting for a turn that one of them may keep
+	}
 	g, err := s.writable()
 	if err == nil {
 		g, err = s.takeTurn(context.Background(), g, time.Time{})

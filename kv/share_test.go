@@ -3,6 +3,7 @@ package kv
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -334,5 +336,229 @@ func TestSharedCounts(t *testing.T) {
 				t.Errorf("key %d was counted %d times, want %d; %v", k, len(v), 2*len(handles)*each/keys, err)
 			}
 		}
+	}
+}
+
+// Goal: a handle gives way only while somebody waits. Method: one announces that it waits, and is gone; soon nothing
+// is left of that.
+func TestSharedYieldsToSomebody(t *testing.T) {
+	s := openShared(t, filepath.Join(t.TempDir(), "store"), 1, Options{})[0]
+	event := s.gen.Load().file.Mapping().Event(crc.TurnOff)
+	event.Announce()
+	quiet := func() bool {
+		if err := s.Put([]byte("k"), nil); err != nil {
+			t.Fatal(err)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return !event.Waited() && !s.turns.yields
+	}
+	for n := 0; !quiet(); n++ {
+		if n == 20_000 {
+			t.Fatal("it still gives way, to itself")
+		}
+	}
+}
+
+// Goal: the mark is stored in a turn while the last one is being synced in the background. Method: two handles that
+// write and sync as often as they can; the race detector judges.
+func TestSharedMarks(t *testing.T) {
+	handles := openShared(t, filepath.Join(t.TempDir(), "store"), 2, Options{SyncEvery: time.Microsecond})
+	var done sync.WaitGroup
+	for _, s := range handles {
+		done.Go(func() {
+			for range 300 {
+				if err := s.PutDurable([]byte("k"), nil); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	done.Wait()
+}
+
+// Goal: nobody who reads sees a part of a transaction that another reader of the handle is taking in, nor the state before it where
+// the log seems to end behind it. Method: one handle writes long transactions; of another, and of a follower, several
+// goroutines look, in the steps that reads are made of.
+func TestFollowTakesInWhole(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store")
+	handles := openShared(t, path, 2, Options{CompactAt: -1})
+	readers := []*Store{handles[1], openTestAt(t, path, &Options{ReadOnly: true})}
+	const keys, rounds = 500, 100
+	key := func(i int) []byte { return fmt.Appendf(nil, "%d", i) }
+	var over atomic.Bool
+	var done sync.WaitGroup
+	for _, s := range readers {
+		done.Go(func() {
+			for n := 0; !over.Load(); n++ {
+				if _, err := s.Get(key(n % keys)); err != nil && err != ErrNotFound {
+					t.Error(err)
+				}
+			}
+		})
+		done.Go(func() {
+			for g := s.gen.Load(); !over.Load(); {
+				v, err := g.view() // as a read that has looked before the transaction was published
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				v.snap.release()
+				if rec, err := crc.Read(g.bytes(), v.last); err != nil || rec.Flags&crc.FlagMore != 0 {
+					t.Errorf("a view ends within a transaction, at %d; %v", v.end, err)
+					return
+				}
+			}
+		})
+		done.Go(func() {
+			for g := s.gen.Load(); !over.Load(); {
+				word, end := g.tailWord().Load(), g.end.Load()
+				if uint64(end) == word && g.applying.Load() != nil && g.tailWord().Load() == word {
+					t.Errorf("all is taken in, up to %d, and keys are shown as before", end)
+					return
+				}
+			}
+		})
+	}
+	for n := range uint64(rounds) {
+		err := handles[0].Update(func(tx *Tx) error {
+			for i := range keys {
+				if err := tx.Put(key(i), binary.LittleEndian.AppendUint64(nil, n)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	over.Store(true)
+	done.Wait()
+}
+
+// Goal: a write gives no revision twice, whatever a reader of its handle is about. Method: a reader that has moved the end, and not
+// the revision yet.
+func TestSharedWriteAwaitsReader(t *testing.T) {
+	handles := openShared(t, filepath.Join(t.TempDir(), "store"), 2, Options{})
+	s, g := handles[1], handles[1].gen.Load()
+	if _, err := s.Get(nil); err != nil {
+		t.Fatal(err)
+	}
+	s.follow.Lock()
+	revision := g.revision.Swap(g.revision.Load() - 1)
+	written := make(chan error)
+	go func() { written <- s.Put([]byte("k"), []byte("v")) }()
+	for busy := false; !busy; {
+		var err error
+		if busy, err = handles[0].gen.Load().file.ByteLocked(turnLock); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(10 * time.Millisecond) // in which a write that does not wait takes its revision
+	g.revision.Store(revision)
+	s.follow.Unlock()
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+	if got := g.revision.Load(); got != revision+1 {
+		t.Fatalf("the write got revision %d, want %d", got, revision+1)
+	}
+}
+
+// Goal: Close does not wait for a turn that others keep, nor does what it ends. Method: another handle's Update,
+// within which a handle is closed that is about to write, and one that is about to compact, both with all the time in the world.
+func TestSharedCloseWaitsForNoTurn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store")
+	handles := openShared(t, path, 3, Options{LockTimeout: time.Hour})
+	ended := make(chan error, 2)
+	err := handles[0].Update(func(*Tx) error {
+		event := handles[0].gen.Load().file.Mapping().Event(crc.TurnOff)
+		begin := func(op func() error) {
+			event.Wake(0)
+			go func() { ended <- op() }()
+			for !event.Waited() {
+				runtime.Gosched()
+			}
+		}
+		begin(func() error { return handles[1].Put(nil, nil) })
+		begin(func() error { _, err := handles[2].Compact(context.Background()); return err })
+		return errors.Join(handles[1].Close(), handles[2].Close())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := <-ended; !errors.Is(err, ErrClosed) {
+			t.Errorf("what was waiting: %v, want ErrClosed", err)
+		}
+	}
+}
+
+// Goal: who opens the store goes by the header as it is once it has the turn. Method: the holder changes while it waits.
+func TestSharedOpenReadsHeaderInTurn(t *testing.T) {
+	handles := openShared(t, filepath.Join(t.TempDir(), "store"), 2, Options{})
+	s := handles[0]
+	g, err := s.lockWrites(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := handles[1].disk.Open(s.path, s.mode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	opened := make(chan *head, 1)
+	go func() {
+		before, _, err := handles[1].shareOpen(f)
+		if err != nil {
+			t.Error(err)
+		}
+		opened <- before
+	}()
+	for event := f.Mapping().Event(crc.TurnOff); !event.Waited(); {
+		runtime.Gosched()
+	}
+	g.log.current.Load().Word(crc.HolderOff).Store(1)
+	s.unlockWrites(g)
+	if before := <-opened; before == nil || before.holder != 1 {
+		t.Fatalf("the header was %+v, want holder 1", before)
+	}
+}
+
+// Goal: what put a handle's next compaction off does not once another has compacted. Method: as after a failure.
+func TestSharedCompactionIsDueAgain(t *testing.T) {
+	handles := openShared(t, filepath.Join(t.TempDir(), "store"), 2, Options{CompactAt: -1})
+	handles[1].compactFrom.Store(1 << 40)
+	if _, err := handles[0].Compact(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := handles[1].Get(nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := handles[1].compactFrom.Load(); got != handles[1].compactFloor() {
+		t.Fatalf("it begins with %d dead bytes, want %d", got, handles[1].compactFloor())
+	}
+}
+
+// Goal: a file that was cut after it was mapped, as by the last to close it while somebody waited to open it, is opened again.
+// Method: just that.
+func TestSharedOpenOfCutFile(t *testing.T) {
+	a := openShared(t, filepath.Join(t.TempDir(), "store"), 1, Options{})[0]
+	f, err := a.disk.Open(a.path, a.mode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s := &Store{path: a.path, opts: a.opts, disk: a.disk}
+	if s.company, err = s.disk.OpenName(s.path); err != nil {
+		t.Fatal(err)
+	}
+	defer s.company.Close()
+	if before, _, err := s.shareOpen(f); before != nil || err != nil {
+		t.Fatalf("%+v, %v", before, err)
 	}
 }

@@ -31,7 +31,7 @@ type Stats struct {
 
 	Syncs, Grows, Compactions uint64
 	// Corruptions counts how often damage was met: by Open, by reads (see
-	// Options.VerifyReads), Verify, Compact and WriteTo, and in what a read-only handle takes
+	// Options.VerifyReads), Verify, Compact and WriteTo, and in what a ReadOnly or Shared handle takes
 	// in. What is met twice counts twice.
 	Corruptions uint64
 

@@ -22,8 +22,8 @@ import (
 )
 
 // Store is an open store. Its methods may be called from any number of
-// goroutines. Get, View, Has and GetMany never wait for anybody, but for a
-// read-only handle that has something new to take in. Iter, Records, Verify,
+// goroutines. Get, View, Has and GetMany never wait for anybody, but where a ReadOnly or
+// Shared handle has something new to take in. Iter, Records, Verify,
 // WriteTo, Watch and Stats wait for the step in which a writer brings the index up to
 // date. Writers wait for each other.
 type Store struct {
@@ -31,7 +31,7 @@ type Store struct {
 	opts Options // defaults spelled out; immutable
 	disk disk    // immutable
 
-	gen   atomic.Pointer[generation] // nil after Close; replaced under mu
+	gen   atomic.Pointer[generation] // nil after Close; replaced under follow
 	clock clock
 
 	// mu is the write lock. It is held while a record is appended and published
@@ -53,7 +53,7 @@ type Store struct {
 	spawning   sync.Mutex     // orders spawn and Close
 	background sync.WaitGroup // goroutines that Close waits for
 	closing    context.Context
-	stop       context.CancelFunc
+	stop       context.CancelCauseFunc
 	closeOnce  sync.Once
 	closeErr   error
 
@@ -117,10 +117,10 @@ func openStore(d disk, path string, o Options) (*Store, error) {
 	s := &Store{path: path, opts: o, disk: d, compact: make(chan struct{}, 1), follows: o.Shared || o.ReadOnly && !o.Salvage}
 	s.compact <- struct{}{}
 	s.sync.init()
-	s.closing, s.stop = context.WithCancel(context.Background())
+	s.closing, s.stop = context.WithCancelCause(context.Background())
 	g, err := s.openGeneration()
 	if err != nil {
-		s.stop()
+		s.stop(err)
 		return nil, s.wrap("open", 0, err)
 	}
 	if g.synced.Load() == g.end.Load() || !o.Shared {
@@ -442,8 +442,12 @@ func (s *Store) stillThere(f file) (bool, error) {
 	if err == nil && at {
 		err = f.Refresh()
 	}
-	return at && int64(len(f.Mapping().Bytes())) <= f.Size(), err
+	return at && !shrank(f), err
 }
+
+// shrank tells whether f has been cut since it was mapped, as who closes it does: what is mapped
+// beyond its end faults.
+func shrank(f file) bool { return int64(len(f.Mapping().Bytes())) > f.Size() }
 
 const (
 	ownSuffix  = ".mmapkv-"         // of all that lies beside a store
@@ -502,7 +506,6 @@ func (s *Store) createFile(path string, h *crc.Header, size int64) (file, error)
 	buf := make([]byte, crc.HeaderSize)
 	crc.EncodeHeader(buf, h)
 	putTail(buf, crc.HeaderSize)
-	binary.LittleEndian.PutUint64(buf[crc.HolderOff:], uint64(os.Getpid()))
 	binary.LittleEndian.PutUint64(buf[crc.BootOff:], mmapfile.BootID())
 	// One page after the other: the kernel caches what is written at once in one
 	// piece, and would write the immutable page again whenever the other changes.
@@ -510,7 +513,7 @@ func (s *Store) createFile(path string, h *crc.Header, size int64) (file, error)
 		_, err = f.WriteAt(buf[off:off+crc.Page], off)
 	}
 	if err == nil && s.opts.Shared {
-		err = errors.Join(f.TryShare(), takePresence(f))
+		err = errors.Join(f.TryShare(), takePresence(f), setHolder(f, uint64(os.Getpid())))
 	} else if err == nil {
 		err = lockAlone(f)
 	}
@@ -577,7 +580,7 @@ func (s *Store) Path() string {
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.spawning.Lock()
-		s.stop()
+		s.stop(ErrClosed)
 		s.spawning.Unlock()
 		s.tick.timer.Stop()
 		s.waiting.end()

@@ -237,7 +237,7 @@ func (s *Store) trimmed(g *generation) (length int64, err error) {
 func (s *Store) Sync() error {
 	g, err := s.writable()
 	if err == nil && s.opts.Shared {
-		g, err = s.followed(g)
+		g, err = s.catchUp() // which waits for who is at it: the revision follows the end
 	}
 	if err != nil {
 		return s.wrap("sync", 0, err)

@@ -62,17 +62,16 @@ func (e Event) Waited() bool { return e.word.Load()&eventWaits != 0 }
 // A goroutine that waits takes a thread of the system.
 func (e Event) Wait(seen uint32, timeout time.Duration) { wait(e.word, seen, timeout) }
 
-// Wake wakes up to n of those who wait. The others are to announce themselves again, or
-// to wake up by their timeouts.
-func (e Event) Wake(n int) {
+// Wake wakes up to n of those who wait, and returns how many slept. The others are to announce
+// themselves again, or to wake up by their timeouts.
+func (e Event) Wake(n int) (slept int) {
 	for {
 		old := e.word.Load()
 		if old&eventWaits == 0 {
-			return
+			return 0
 		}
 		if e.word.CompareAndSwap(old, (old+2)&^eventWaits) {
-			wake(e.word, n)
-			return
+			return wake(e.word, n)
 		}
 	}
 }

@@ -26,6 +26,10 @@ func wait(word *atomic.Uint32, seen uint32, timeout time.Duration) {
 	}
 }
 
-func wake(word *atomic.Uint32, n int) {
-	_, _, _ = unix.Syscall(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWake, uintptr(n))
+func wake(word *atomic.Uint32, n int) (slept int) {
+	woken, _, errno := unix.Syscall(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWake, uintptr(n))
+	if errno != 0 {
+		return 0
+	}
+	return int(woken)
 }

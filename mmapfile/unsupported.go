@@ -101,7 +101,7 @@ func (m *Mapping) Event(int64) Event       { return Event{} }
 func (e Event) Announce() uint32           { return 0 }
 func (e Event) Waited() bool               { return false }
 func (e Event) Wait(uint32, time.Duration) {}
-func (e Event) Wake(int)                   {}
+func (e Event) Wake(int) int               { return 0 }
 
 // NameLock does not exist on this system.
 type NameLock struct{}
