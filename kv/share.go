@@ -381,7 +381,8 @@ func (g *generation) awaitOwn(word uint64) bool {
 
 // distrust sees to it that what becomes durable in g, which others write too, stands on what is. The next sync
 // writes all of the log beyond the mark, whatever the kernel says of it, for the sync of another process may have
-// failed before this one had the file open; and whoever gave the file its name may have died before it synced that.
+// failed before this one had the file open, and that one have died before it said so (see setFailed); and whoever
+// gave the file its name may have died before it synced that.
 func (s *Store) distrust(g *generation) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)

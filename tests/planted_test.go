@@ -136,8 +136,6 @@ var plantedFaults = []struct {
 		"kv", "TestSharedNameDurable", nil},
 	{"a name that is not durable yet", []edit{{"kv/stats.go", " && !s.sync.busy && s.poisoned() == nil", ""}},
 		"kv", "TestSharedDurableNotBeforeName", nil},
-	{"what another process could not sync is trusted", []edit{{"kv/share.go", "	g.storeAgain(g.synced.Load(), g.end.Load())\n", ""}},
-		"tests/device", "TestSharedWriteFails", nil},
 	{"the mark outside of a turn", []edit{{"kv/share.go", "	if had {\n		s.endTurn(g)", "	if had || err == nil {\n		s.endTurn(g)"}},
 		"kv", "TestSharedMarkInTurn", nil},
 	{"company before it is known who was there", []edit{{"kv/share.go", "err = s.awaitTurn(context.Background(), f, time.Time{})", "err = errors.Join(s.company.Share(), s.awaitTurn(context.Background(), f, time.Time{}))"}},
