@@ -39,6 +39,8 @@ var (
 	ErrVersion = errors.New("format of a later release: update this program")
 	// ErrFault: a byte of the mapped file could not be had.
 	ErrFault = errors.New("the file was cut short beneath the store, its disk failed, or a copy-on-write one is full: close, look at the disk, open again")
+	// ErrCodec: a map was written with other codecs; the text names both.
+	ErrCodec = errors.New("map has other codecs")
 	// ErrPoisoned: an earlier sync failed, or a store into the mapping did, so that
 	// nobody can tell what the device holds. Reading goes on; Close and open again
 	// to write.
