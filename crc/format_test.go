@@ -77,6 +77,7 @@ var constants = map[string]int64{
 	"HeaderSize":    crc.HeaderSize,
 	"TailOff":       crc.TailOff,
 	"WrittenOff":    crc.WrittenOff,
+	"EventOff":      crc.EventOff,
 	"HolderOff":     crc.HolderOff,
 	"TurnOff":       crc.TurnOff,
 	"BootOff":       crc.BootOff,
@@ -215,6 +216,10 @@ func TestFormatHeader(t *testing.T) {
 			if row.size != 4 || row.off%64 != 0 {
 				t.Errorf("turn: %d bytes at %d, want 4 in a cache line of their own", row.size, row.off)
 			}
+		case "event":
+			if row.size != 4 || row.off%4 != 0 || row.off/64 != crc.TailOff/64 {
+				t.Errorf("event: %d bytes at %d, want a word in the tail's cache line", row.size, row.off)
+			}
 		case "boot":
 			if row.size != 8 || row.off%8 != 0 || row.off/512 != crc.HolderOff/512 {
 				t.Errorf("boot: %d bytes at %d, want a word in the holder's sector", row.size, row.off)
@@ -246,7 +251,7 @@ func TestFormatHeader(t *testing.T) {
 			t.Errorf("not in the table: %s", name)
 		}
 	}
-	for _, name := range []string{"magic", "header size", "sum", "tail", "written", "turn", "holder", "boot", "mark 0", "mark 1", "copy"} {
+	for _, name := range []string{"magic", "header size", "sum", "tail", "event", "written", "turn", "holder", "boot", "mark 0", "mark 1", "copy"} {
 		if !seen[name] {
 			t.Errorf("not in the table: %s", name)
 		}

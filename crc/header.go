@@ -11,6 +11,7 @@ import (
 const (
 	HeaderSize = 8192 // the first record begins here
 	TailOff    = 4096 // u64, atomic: one past the last published record, and Superseded
+	EventOff   = 4104 // u32, atomic: who publishes the tail wakes by it whoever waits
 	WrittenOff = 4112 // u64, atomic: one past the last byte that was about to be written by a store that several processes write
 	HolderOff  = 4224 // u64: process id of the holder of the write lock, or of the last one
 	BootOff    = 4232 // u64: identifies the boot of the machine that the holder lives in; 0: not known

@@ -734,12 +734,22 @@ func (c *compaction) replace() (durable uint64, err error) {
 		}
 		// It failed, and may have happened: then what went to the old file would be
 		// gone with this process.
-		s.gen.Store(c.next)
+		c.install()
 		return 0, s.setPoison(err)
 	}
 	// A crash here leaves one of the two, either of which has all that is durable.
-	s.gen.Store(c.next)
+	c.install()
 	return revision, nil
+}
+
+// install makes the next generation the current one, and tells those who wait for the old one
+// to change. A fault in that is theirs alone.
+func (c *compaction) install() {
+	c.s.gen.Store(c.next)
+	var fault error
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(c.old.mapped, &fault)
+	c.old.wake()
 }
 
 // finish publishes the log of the next generation, whose path nobody knows yet,

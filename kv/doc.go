@@ -36,6 +36,12 @@
 // unclean end, Open shows the state after some prefix of the writes, at or beyond
 // the last durability point, and never half of an Update.
 //
+// # Watching
+//
+// Watch yields the entries under a prefix as they are, and then each change to them as it
+// happens, in this process or another; WatchFrom resumes after a revision. Writers wait for
+// nobody who watches, and who watches takes no processor while nothing happens.
+//
 // # Errors
 //
 // A miss is ErrNotFound, as it is. Any other error is an *Error, to be matched

@@ -41,6 +41,9 @@ var (
 	ErrFault = errors.New("the file was cut short beneath the store, its disk failed, or a copy-on-write one is full: close, look at the disk, open again")
 	// ErrCodec: a map was written with other codecs; the text names both.
 	ErrCodec = errors.New("map has other codecs")
+	// ErrCompacted: WatchFrom asks for changes of which a compaction, or Clear, has left some
+	// behind.
+	ErrCompacted = errors.New("the log does not have all changes since that revision any more: Watch anew")
 	// ErrPoisoned: an earlier sync failed, or a store into the mapping did, so that
 	// nobody can tell what the device holds. Reading goes on; Close and open again
 	// to write.

@@ -323,3 +323,50 @@ func ExampleStore_Suspects() {
 	// 1 range is missing, 1 key is left
 	// probably lost: greeting
 }
+
+func ExampleStore_Watch() {
+	store, done := open(nil)
+	defer done()
+	_ = store.Put([]byte("job/1"), []byte("queued"))
+	for e := range store.Watch(context.Background(), []byte("job/")) {
+		switch {
+		case e.Err != nil:
+			log.Fatal(e.Err)
+		case e.Deleted:
+			fmt.Printf("%s is gone\n", e.Key)
+			return
+		}
+		fmt.Printf("%s is %s\n", e.Key, e.Value)
+		if string(e.Value) == "queued" { // most often another goroutine, or another process
+			_ = store.Put(e.Key, []byte("done"))
+		} else {
+			_ = store.Delete(e.Key)
+		}
+	}
+	// Output:
+	// job/1 is queued
+	// job/1 is done
+	// job/1 is gone
+}
+
+func ExampleStore_WatchFrom() {
+	store, done := open(nil)
+	defer done()
+	_ = store.Put([]byte("a"), []byte("1"))
+	dealtWith := store.Stats().Revision // to be kept by whoever resumes
+	_ = store.Put([]byte("b"), []byte("2"))
+	for e := range store.WatchFrom(context.Background(), nil, dealtWith) {
+		if errors.Is(e.Err, kv.ErrCompacted) {
+			fmt.Println("begin with Watch")
+			return
+		}
+		fmt.Printf("%s is %s\n", e.Key, e.Value)
+		if string(e.Key) == "c" {
+			break
+		}
+		_ = store.Put([]byte("c"), []byte("3"))
+	}
+	// Output:
+	// b is 2
+	// c is 3
+}

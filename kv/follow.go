@@ -13,17 +13,10 @@ import (
 // followed returns the generation that a handle reads from which follows others, having
 // taken in what is new: one load if nothing is.
 func (s *Store) followed(g *generation) (*generation, error) {
-	if more, err := g.hasMore(); err != nil || !more {
+	if word, err := g.word(); err != nil || word <= uint64(g.end.Load()) { // the superseded bit is the highest
 		return g, err
 	}
 	return s.catchUp()
-}
-
-// hasMore tells whether the tail word says more than has been taken in.
-func (g *generation) hasMore() (_ bool, err error) {
-	guard := mmapfile.EnterGuard()
-	defer guard.Exit(g.mapped, &err)
-	return g.tailWord().Load() > uint64(g.end.Load()), nil // the superseded bit is the highest
 }
 
 // catchUp takes in what others have published since the handle last
@@ -43,6 +36,7 @@ func (s *Store) catchUp() (_ *generation, err error) {
 		// If the path still names the file, the rename is about to come, or the
 		// writer died before it: the next read looks again.
 		if at, err := g.file.IsAt(s.path); err != nil || !at {
+			s.takeRest(g)
 			return s.switchOver(g)
 		}
 	}
@@ -54,6 +48,18 @@ func (s *Store) catchUp() (_ *generation, err error) {
 		return g, nil
 	}
 	return g, s.wrapRecord("follow", g, off, err)
+}
+
+// takeRest takes in what a generation that has been replaced was given since the last look, if
+// anybody watches: its file is about to be closed. Where that fails, the watch sees that it
+// does not have all of it.
+func (s *Store) takeRest(g *generation) {
+	if !s.waiting.any() {
+		return
+	}
+	if word, err := g.word(); err == nil { // after the look at the path: nothing is appended any more
+		_, _ = s.takeIn(g, int64(word&^crc.Superseded))
+	}
 }
 
 // switchOver opens the generation that is at the path now. The caller holds follow.
@@ -100,6 +106,11 @@ func (s *Store) takeIn(g *generation, end int64) (off int64, err error) {
 	scan := newScanner(g, log[:end])
 	scan.off, scan.revision = g.end.Load(), g.revision.Load()
 	for scan.off < end {
+		if end-scan.off > takeInShort && g.applying.Load() == nil {
+			if err := s.takeInSingles(g, &scan); err != nil || scan.off == end {
+				return scan.off, err
+			}
+		}
 		from, earlier := scan.off, before{at: make(map[string]int)}
 		if screen := g.applying.Load(); screen != nil {
 			earlier = before{maps.Clone(screen.at), slices.Clone(screen.off)} // the last try ended within this run
@@ -127,6 +138,29 @@ func (s *Store) takeIn(g *generation, end int64) (off int64, err error) {
 		}
 	}
 	return scan.off, nil
+}
+
+// takeInShort is how many bytes of the log are entered record by record.
+const takeInShort = 32 << 10
+
+// takeInSingles enters records as recovery does, from where scan is up to the next transaction of several
+// records, or the end: nobody sees less of one record than of all.
+func (s *Store) takeInSingles(g *generation, scan *scanner) (err error) {
+	in := s.newIntake(g, scan.off)
+	for r := new(logRecord); err == nil && scan.off < int64(len(scan.log)); {
+		before := *scan
+		if err = scan.read(r); err == nil && r.more {
+			*scan = before
+			break
+		}
+		if err == nil {
+			_, err = in.add(r) // a record by itself always fits
+		}
+	}
+	if inErr := in.close(); inErr != nil {
+		return inErr
+	}
+	return err
 }
 
 // refresh maps what another process has added to the file.

@@ -183,6 +183,7 @@ func (g *generation) publish(end int64, revision uint64) {
 	g.tailWord().Store(uint64(end))
 	g.end.Store(end)
 	g.revision.Store(revision)
+	g.wake()
 }
 
 // pass notes where the log ends, once in a stretch of so many bytes. The caller holds
@@ -238,6 +239,13 @@ func (g *generation) book(live, mortal, count, last int64) {
 // tailWord is the published tail as other processes see it.
 func (g *generation) tailWord() *atomic.Uint64 {
 	return g.log.current.Load().Word(crc.TailOff)
+}
+
+// word returns what the tail word says.
+func (g *generation) word() (word uint64, err error) {
+	guard := mmapfile.EnterGuard()
+	defer guard.Exit(g.mapped, &err)
+	return g.tailWord().Load(), nil
 }
 
 // remap takes over the mapping of a file that has grown. The caller holds

@@ -266,6 +266,7 @@ func (s *Store) settleTail(g *generation, from, end, length int64, first, doubt 
 		return err
 	}
 	g.tailWord().Store(uint64(end))
+	g.wake()
 	if err := s.mark(g, end, g.revision.Load()); err != nil {
 		return err
 	}

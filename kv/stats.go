@@ -92,7 +92,12 @@ type FileInfo struct {
 	FileBytes         int64
 	DurableTail       int64 // the durable mark
 	DurableRevision   uint64
-	Holder            int // process that writes the store; 0: none
+	Holder            int // process that writes the store, or wrote a Shared one last, if it is alive; 0: none
+	// LastHolder is the process that is noted as holder of the write lock, be it alive
+	// or not: without a Holder it was killed, or lost its power, with the store open,
+	// or has left a Shared store to others. 0: the last one let go in order.
+	LastHolder int
+	ThisBoot   bool // the note is of the present boot of the machine
 }
 
 // FormatVersion is the version of the format that this package writes and reads.
@@ -128,22 +133,33 @@ func describe(f file, h *crc.Header) (info FileInfo, err error) {
 	defer guard.Exit(f.mapped(), &err)
 	m := f.Mapping()
 	defer runtime.KeepAlive(m)
+	pid, thisBoot := holder(m)
 	return FileInfo{
 		Version: h.Version, Compatible: h.Compatible, Incompatible: h.Incompatible, StoreID: h.StoreID, Generation: h.Generation,
 		Created: time.Unix(0, h.Created), GenerationCreated: time.Unix(0, h.GenerationCreated),
 		Tail: int64(m.Word(crc.TailOff).Load() &^ crc.Superseded), FileBytes: f.Size(), Holder: liveHolder(m),
+		LastHolder: pid, ThisBoot: thisBoot,
 	}, nil
+}
+
+// holder returns the process that is noted as the holder of the write lock, 0 for
+// none, and whether it noted the present boot.
+func holder(m *mmapfile.Mapping) (pid int, thisBoot bool) {
+	noted, boot := m.Word(crc.HolderOff).Load(), m.Word(crc.BootOff).Load()
+	if noted > math.MaxInt32 {
+		noted = 0 // no process
+	}
+	return int(noted), boot != 0 && boot == mmapfile.BootID()
 }
 
 // liveHolder returns the process that writes the file, or 0 if there is none: it
 // noted itself and the boot that it lives in, and has not been killed since.
 func liveHolder(m *mmapfile.Mapping) int {
-	pid := m.Word(crc.HolderOff).Load()
-	boot := m.Word(crc.BootOff).Load()
-	if pid == 0 || pid > math.MaxInt32 || boot == 0 || boot != mmapfile.BootID() {
+	pid, thisBoot := holder(m)
+	if pid == 0 || !thisBoot {
 		return 0
 	}
-	p, err := os.FindProcess(int(pid))
+	p, err := os.FindProcess(pid)
 	if err != nil {
 		return 0
 	}
@@ -151,5 +167,5 @@ func liveHolder(m *mmapfile.Mapping) int {
 	if p.Signal(syscall.Signal(0)) == os.ErrProcessDone {
 		return 0
 	}
-	return int(pid)
+	return pid
 }

@@ -24,7 +24,7 @@ import (
 // Store is an open store. Its methods may be called from any number of
 // goroutines. Get, View, Has and GetMany never wait for anybody, but for a
 // read-only handle that has something new to take in. Iter, Records, Verify,
-// WriteTo and Stats wait for the step in which a writer brings the index up to
+// WriteTo, Watch and Stats wait for the step in which a writer brings the index up to
 // date. Writers wait for each other.
 type Store struct {
 	path string  // absolute, symbolic links resolved; immutable
@@ -48,6 +48,7 @@ type Store struct {
 	follows bool                  // others write what this handle reads; immutable
 	turns   turns                 // of a Shared store
 	company nameLock              // of a Shared store; immutable
+	waiting waiting
 
 	spawning   sync.Mutex     // orders spawn and Close
 	background sync.WaitGroup // goroutines that Close waits for
@@ -539,6 +540,7 @@ func (s *Store) Close() error {
 		s.stop()
 		s.spawning.Unlock()
 		s.tick.timer.Stop()
+		s.waiting.end()
 		s.background.Wait()
 		<-s.compact // one that the program runs ends early
 		s.mu.Lock()

@@ -3,7 +3,6 @@
 package mmapfile
 
 import (
-	"fmt"
 	"math"
 	"sync/atomic"
 	"time"
@@ -14,14 +13,21 @@ import (
 // the file for writing, wait for what others do. Its lowest bit says that somebody waits; the others count
 // the calls of Wake that met it. It is valid as long as its Mapping.
 //
-// No wake-up is lost: who waits calls Announce, looks once more whether there is still
-// something to wait for, and calls Wait with what Announce returned; who does what they
-// wait for does it, and calls Wake. All four are sequentially consistent. So either
-// the look comes after what was done, or Announce before the look of Wake, which then
-// changes the word that Wait compares with what it was given before it sleeps.
+// Why no wake-up is lost:
+//  1. Who waits calls Announce, looks once more whether there is still something to wait for, and
+//     calls Wait with what Announce returned. Who does what they wait for does it, and
+//     calls Wake. These are sequentially consistent, between processes too: either the one
+//     sees what was done, or Wake sees the bit.
+//  2. Wake changes the word, which unsets the bit, and then wakes. The kernel lets nobody sleep on a word that is
+//     not what it was given, and compares it under the lock that a wake takes: who came
+//     before the change is woken, who comes later does not sleep.
+//  3. If another Wake has unset the bit since Announce, then that one has changed the word, and wakes, as
+//     in 2. Nobody changes it back: the count would have to go round, which takes 2^31 wake-ups
+//     between two instructions.
+//  4. Who dies between what it did and its Wake delays those who wait to the end of their timeouts, and no
+//     longer. Who dies waiting leaves the bit: the next Wake wakes nobody, once.
 //
-// Wake costs one load while nobody waits, and who has died waiting costs one system call more,
-// once. On macOS and FreeBSD nobody is woken: Wait sleeps a while, as a poll does.
+// Wake costs one load while nobody waits. On macOS and FreeBSD nobody is woken: Wait sleeps a while, as a poll does.
 type Event struct{ word *atomic.Uint32 }
 
 // eventWaits is the bit of an event that somebody waits.
@@ -33,13 +39,18 @@ const WakeAll = math.MaxInt32
 // Event returns the event at off, a multiple of 4 in the mapped bytes; else it panics.
 func (m *Mapping) Event(off int64) Event {
 	if off&3 != 0 || uint64(off) >= uint64(m.length.Load()&^3) {
-		panic(fmt.Sprintf("mmapfile: no event in the mapping at offset %d", off))
+		panic(wordError(off))
 	}
 	return Event{(*atomic.Uint32)(unsafe.Add(m.base, off))}
 }
 
 // Announce notes that somebody is about to wait, and returns what to give to Wait.
-func (e Event) Announce() uint32 { return e.word.Or(eventWaits) | eventWaits }
+func (e Event) Announce() (seen uint32) {
+	if seen = e.word.Load(); seen&eventWaits != 0 {
+		return seen // without a store: the page may be clean
+	}
+	return e.word.Or(eventWaits) | eventWaits
+}
 
 // Waited tells whether somebody has announced to wait since the last Wake.
 func (e Event) Waited() bool { return e.word.Load()&eventWaits != 0 }

@@ -132,19 +132,43 @@ func lockHolder(st *unix.Stat_t) (pid int, shared bool) {
 		return 0, false
 	}
 	defer locks.Close()
-	return findHolder(locks, fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino))
+	return findHolder(locks, lockedFile(st))
 }
 
-// findHolder looks for an flock on a file in what /proc/locks says, line by line:
-//
-//	1: FLOCK  ADVISORY  WRITE 4711 fd:00:131 0 EOF
+// findHolder looks for an flock on a file in what /proc/locks says.
 func findHolder(locks io.Reader, file string) (pid int, shared bool) {
 	for lines := bufio.NewScanner(locks); lines.Scan(); {
-		words := strings.Fields(lines.Text())
-		if len(words) > 5 && words[1] == "FLOCK" && words[5] == file {
-			pid, _ := strconv.Atoi(words[4])
-			return max(0, pid), words[3] == "READ"
+		if l := parseLock(lines.Text()); l.kind == "FLOCK" && l.file == file {
+			return max(0, l.pid), l.access == "READ"
 		}
 	}
 	return 0, false
+}
+
+// lockedFile is what the kernel's list of locks calls a file.
+func lockedFile(st *unix.Stat_t) string {
+	return fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+}
+
+// lockLine is a line of that list.
+type lockLine struct {
+	kind, access string
+	pid          int // as this process sees it; -1: the lock belongs to no process
+	file         string
+	start        int64 // offset of the first byte
+}
+
+// parseLock reads such a line:
+//
+//	1: FLOCK  ADVISORY  WRITE 4711 fd:00:131 0 EOF
+//
+// One that waits for a lock, which has an arrow behind the number, is nothing.
+func parseLock(line string) lockLine {
+	words := strings.Fields(line)
+	if len(words) < 7 || words[1] == "->" {
+		return lockLine{}
+	}
+	pid, _ := strconv.Atoi(words[4])
+	start, _ := strconv.ParseInt(words[6], 10, 64)
+	return lockLine{kind: words[1], access: words[3], pid: pid, file: words[5], start: start}
 }

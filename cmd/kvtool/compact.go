@@ -21,8 +21,8 @@ func (t *tool) compactVerb() *cobra.Command {
 entries. It takes as much free disk as the live bytes need. Interrupted, it
 leaves the store as it was.
 
-A store that another process has open for writing can only be compacted by that
-process, with Store.Compact: then the exit code is 5.`,
+A store that another process has open for writing, and does not share, can only be
+compacted by that process, with Store.Compact: then the exit code is 5.`,
 		Example: `  kvtool compact settings.mmkv
   kvtool compact --wait 10s --json settings.mmkv`,
 		Args: cobra.ExactArgs(1),

@@ -29,10 +29,15 @@ func writeEntry(w stringWriter, key, value []byte, expires time.Time) {
 	writeField(w, "key", key)
 	w.WriteString(`,`)
 	writeField(w, "value", value)
-	if !expires.IsZero() {
-		w.WriteString(`,"expires":"` + expires.UTC().Format(time.RFC3339Nano) + `"`)
-	}
+	writeExpires(w, expires)
 	w.WriteString("}\n")
+}
+
+// writeExpires writes the deadline of an entry, if it has one.
+func writeExpires(w stringWriter, at time.Time) {
+	if !at.IsZero() {
+		w.WriteString(`,"expires":"` + at.UTC().Format(time.RFC3339Nano) + `"`)
+	}
 }
 
 // writeKey writes the JSON object of an entry without its value.

@@ -4,10 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/mmapkv/mmapkv/kv"
 	"github.com/spf13/cobra"
@@ -68,54 +65,25 @@ func (t *tool) export(ctx context.Context, s *kv.Store, w *bufio.Writer, toStdou
 	return nil
 }
 
-// exportFile writes a temporary file beside output and gives it that name when it
-// is whole and on the device.
-func (t *tool) exportFile(ctx context.Context, path string, r reading, output string, force bool) (err error) {
-	fi, err := os.Lstat(output)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return err
-	case !force:
-		return fmt.Errorf("%s is there already; --force replaces it", output)
-	case !fi.Mode().IsRegular():
-		return fmt.Errorf("%s is not a regular file; print to stdout instead", output)
-	}
-	f, err := os.CreateTemp(filepath.Dir(output), ".kvtool-export-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	damage := t.read(path, r, func(s *kv.Store) error {
-		w := bufio.NewWriterSize(f, 1<<20)
-		if err := t.export(ctx, s, w, false); err != nil {
-			return err
+// exportFile exports to a file. With a salvage it does so though bytes are missing,
+// and returns that they are.
+func (t *tool) exportFile(ctx context.Context, path string, r reading, output string, force bool) error {
+	var missing error
+	err := writeNew(output, force, func(f *os.File) error {
+		err := t.read(path, r, func(s *kv.Store) error {
+			w := bufio.NewWriterSize(f, 1<<20)
+			if err := t.export(ctx, s, w, false); err != nil {
+				return err
+			}
+			return w.Flush()
+		})
+		if r.salvage && errors.Is(err, kv.ErrCorrupt) {
+			missing, err = err, nil
 		}
-		if err := w.Flush(); err != nil {
-			return err
-		}
-		return f.Sync()
+		return err
 	})
-	if damage != nil && !(r.salvage && errors.Is(damage, kv.ErrCorrupt)) {
-		return damage
-	}
-	if force {
-		err = os.Rename(f.Name(), output)
-	} else {
-		err = os.Link(f.Name(), output) // and never over a file that came meanwhile
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(output))
-	}
-	return errors.Join(damage, err)
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(path string) error {
-	dir, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return missing
 }

@@ -17,7 +17,9 @@ func (t *tool) infoVerb() *cobra.Command {
 		Use:   "info STORE",
 		Short: "Print what a store is and how full it is",
 		Long: `Info prints one screen about a store: what its header says, the bytes that are
-live, dead and slack, the durable mark, and which process writes it.
+live, dead and slack, the durable mark and what lies behind it, which process holds
+the write lock, and which others have the store open. On Linux, where the system
+tells: the processes of this user, and of others those that write.
 
 Of a damaged store it prints what the header says, and that it is damaged, and
 exits with 4.`,
@@ -30,6 +32,9 @@ exits with 4.`,
 				return err
 			}
 			info := headerInfo(header)
+			if err := info.addUsers(args[0]); err != nil {
+				return err
+			}
 			damage := t.read(args[0], reading{}, func(s *kv.Store) error {
 				stats := s.Stats()
 				info.addLog(&stats)
@@ -66,7 +71,14 @@ type storeInfo struct {
 	Tail              int64     `json:"tail"`
 	DurableOffset     int64     `json:"durable_offset"`
 	DurableRevision   uint64    `json:"durable_revision"`
-	Holder            int       `json:"holder"` // process id, 0 for none
+	UnsyncedBytes     int64     `json:"unsynced_bytes"` // of the log, behind the durable mark
+	Holder            int       `json:"holder"`         // process id, 0 for none
+	LastHolder        int       `json:"last_holder"`    // as noted, alive or not
+	ThisBoot          bool      `json:"this_boot"`      // it was noted in this boot of the machine
+
+	Users    []storeUser `json:"users"`     // null: the system does not tell
+	UsersAll bool        `json:"users_all"` // none was withheld
+	users    []kv.User
 
 	*logInfo           // nil if the log could not be read
 	Damage   printable `json:"damage,omitempty"`
@@ -88,14 +100,16 @@ func headerInfo(h kv.FileInfo) *storeInfo {
 		Path: printable(h.Path), FormatVersion: h.Version, CompatibleFlags: h.Compatible, IncompatibleFlags: h.Incompatible,
 		StoreID: fmt.Sprintf("%x", h.StoreID), Created: h.Created.UTC(), Generation: h.Generation,
 		GenerationCreated: h.GenerationCreated.UTC(), FileBytes: h.FileBytes, Tail: h.Tail,
-		DurableOffset: h.DurableTail, DurableRevision: h.DurableRevision, Holder: h.Holder,
+		DurableOffset: h.DurableTail, DurableRevision: h.DurableRevision, UnsyncedBytes: max(0, h.Tail-h.DurableTail),
+		Holder: h.Holder, LastHolder: h.LastHolder, ThisBoot: h.ThisBoot,
 	}
 }
 
-// addLog adds what s tells, and takes tail and length from there too, so that they
-// are of the same moment.
+// addLog adds what s tells, and takes what it has in common with the header from
+// there too, so that it is of the same moment.
 func (i *storeInfo) addLog(s *kv.Stats) {
 	i.FileBytes, i.Tail = s.FileBytes, s.Tail
+	i.DurableOffset, i.DurableRevision, i.UnsyncedBytes = s.DurableTail, s.DurableRevision, max(0, s.Tail-s.DurableTail)
 	i.logInfo = &logInfo{
 		Keys: s.Keys, Records: s.Records, Revision: s.Revision, LiveBytes: s.LiveBytes, DeadBytes: s.DeadBytes,
 		SlackBytes: max(0, s.FileBytes-s.Tail), IndexBytes: s.IndexBytes,
@@ -124,14 +138,12 @@ func (i *storeInfo) print(w *bufio.Writer) error {
 	line("file", "%s", exactBytes(i.FileBytes))
 	line("tail", "offset %s", humanize.Comma(i.Tail))
 	line("durable", "offset %s, revision %d", humanize.Comma(i.DurableOffset), i.DurableRevision)
+	line("unsynced", "%s", exactBytes(i.UnsyncedBytes))
 	if l := i.logInfo; l != nil {
 		line("index", "%s of memory", exactBytes(l.IndexBytes))
 	}
-	if i.Holder != 0 {
-		line("holder", "process %d", i.Holder)
-	} else {
-		line("holder", "none")
-	}
+	line("holder", "%s", i.holder())
+	i.printUsers(w)
 	if i.Damage == "" {
 		line("state", "sound as far as Open checks: every sum")
 		return nil

@@ -66,33 +66,44 @@ type inspection struct {
 	now                                 time.Time
 }
 
-// inspectTries is how often a store may be compacted while it is inspected.
+// inspectTries is how often a store may be compacted just when it is about to be read.
 const inspectTries = 5
 
-// inspect reads the log of s, and begins again if the writer has replaced it
-// meanwhile: offsets and lengths must be of one file.
+// inspect reads the log of s. The writer may go on meanwhile, and replace the file:
+// what is read, and offsets and lengths, are of one file and one moment.
 func (t *tool) inspect(ctx context.Context, s *kv.Store, c canvas) (*inspection, error) {
 	bar := t.progress()
 	defer bar.end()
 	for range inspectTries {
 		i := &inspection{path: s.Path(), largest: largest{most: 10}, now: time.Now()}
-		before := s.Stats()
+		before, end := s.Stats(), int64(0)
 		i.space = newSpaceMap(before.FileBytes, mapRows*(c.columns-mapMargin))
 		i.headerBytes = before.Tail - before.LiveBytes - before.DeadBytes
+		// The records are those of the generation that the store had when the loop began:
+		// of this one, if the store has it before and after that.
+		same := func() bool { i.stats = s.Stats(); return i.stats.Generation == before.Generation }
 		for r, err := range s.Records(ctx) {
 			if err != nil {
 				return nil, err
 			}
+			if end == 0 && !same() {
+				break
+			}
+			end = r.Off + r.Len
 			i.add(&r)
 			bar.at("inspect", r.Off, before.Tail)
 		}
-		if i.stats = s.Stats(); i.stats.Generation == before.Generation {
-			i.space.add(0, i.headerBytes, inHeader)
-			for _, m := range i.stats.Missing {
-				i.space.add(m.Off, m.Len, inDamaged)
-			}
-			return i, nil
+		if end == 0 && !same() {
+			continue
 		}
+		if len(i.stats.Missing) == 0 && end > 0 {
+			i.stats.Tail = end // what was written since the loop began does not count
+		}
+		i.space.add(0, i.headerBytes, inHeader)
+		for _, m := range i.stats.Missing {
+			i.space.add(m.Off, m.Len, inDamaged)
+		}
+		return i, nil
 	}
 	return nil, fmt.Errorf("%s was compacted again and again while it was read; try again", s.Path())
 }

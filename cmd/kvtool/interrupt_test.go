@@ -29,12 +29,7 @@ func TestInterrupt(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for {
-		if _, err := os.Stat(path); err == nil {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
+	awaitFile(t, path)
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
@@ -49,6 +44,18 @@ func TestInterrupt(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// awaitFile waits until a file is there.
+func awaitFile(t *testing.T, path string) {
+	t.Helper()
+	for range 10000 {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatalf("%s does not come", path)
 }
 
 // runInterrupted runs a verb whose context is over already, and which must say so.
@@ -118,6 +125,36 @@ func TestInterruptedCompaction(t *testing.T) {
 		t.Errorf("generation %d, %v", info.Generation, err)
 	}
 	if names, err := os.ReadDir(dir); err != nil || len(names) != 1 {
+		t.Errorf("left behind: %v, %v", names, err)
+	}
+}
+
+// Goal: a backup and a restore that are interrupted leave nothing behind, and what was
+// there as it was. Method: a context that is over already.
+func TestInterruptedBackup(t *testing.T) {
+	dir := t.TempDir()
+	path, backup := filepath.Join(dir, "s.mmkv"), filepath.Join(dir, "backup")
+	s, err := kv.Open(path, nil)
+	if err == nil {
+		err = errors.Join(s.Put([]byte("a"), []byte("1")), s.Close(), os.WriteFile(backup, []byte("old"), 0o600))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runInterrupted(t, "backup", path, "--force", backup)
+	runInterrupted(t, "backup", path, "-")
+	runInterrupted(t, "restore", path, filepath.Join(dir, "new.mmkv"))
+	if b, err := os.ReadFile(backup); err != nil || string(b) != "old" {
+		t.Errorf("the earlier backup is %q, %v", b, err)
+	}
+	if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, before) {
+		t.Errorf("the store has changed, %v", err)
+	}
+	if names, err := os.ReadDir(dir); err != nil || len(names) != 2 {
 		t.Errorf("left behind: %v, %v", names, err)
 	}
 }

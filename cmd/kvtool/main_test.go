@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,18 +17,21 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"kvtool":  func() { os.Exit(run()) },
-		"kvhold":  func() { os.Exit(own(func(*kv.Store) error { return nil })) },
-		"kvchurn": func() { os.Exit(own(churn)) },
+		"kvhold":  func() { os.Exit(own(false, func(*kv.Store) error { return nil })) },
+		"kvchurn": func() { os.Exit(own(false, churn)) },
+		"kvstorm": func() { os.Exit(own(false, storm)) },
+		"kvshare": func() { os.Exit(own(true, churn)) },
+		"kvcrowd": func() { os.Exit(own(true, storm)) },
 		"ontty":   func() { os.Exit(onTTY()) },
 	})
 }
 
-// own opens the store os.Args[1] for writing and calls turn over and over until it
-// is interrupted. After the first turn it makes the file os.Args[2].
-func own(turn func(s *kv.Store) error) int {
+// own opens the store os.Args[1] for writing, be it shared, and calls turn over and over
+// until it is interrupted. After the first turn it makes the file os.Args[2].
+func own(shared bool, turn func(s *kv.Store) error) int {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt)
-	s, err := kv.Open(os.Args[1], &kv.Options{Durability: kv.SyncManual})
+	s, err := kv.Open(os.Args[1], &kv.Options{Durability: kv.SyncManual, Shared: shared})
 	if err == nil {
 		err = turn(s)
 	}
@@ -56,6 +60,15 @@ func churn(s *kv.Store) error {
 		}
 	}
 	return nil
+}
+
+// storm is churn, with a compaction.
+func storm(s *kv.Store) error {
+	if err := churn(s); err != nil {
+		return err
+	}
+	_, err := s.Compact(context.Background())
+	return err
 }
 
 // onTTY runs a command with stdout and stderr on the controlling terminal.

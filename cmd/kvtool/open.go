@@ -108,12 +108,30 @@ func (t *tool) write(path string, w writing, fn func(s *kv.Store) error) error {
 	o := w.options
 	o.LockTimeout = w.wait
 	o.Hooks = &kv.Hooks{Progress: bar.at}
-	s, err := kv.Open(path, &o)
+	s, err := openToWrite(path, o)
 	if err != nil {
 		return advise(err)
 	}
 	bar.end()
 	return errors.Join(guarded(func() error { return fn(s) }), s.Close())
+}
+
+// openToWrite opens the store at path for writing: alone, or, where other processes
+// share it, as they do. Where one has it for itself, it waits for that as o says.
+func openToWrite(path string, o kv.Options) (*kv.Store, error) {
+	alone := o
+	alone.LockTimeout = 0
+	s, err := kv.Open(path, &alone)
+	if !errors.Is(err, kv.ErrLocked) {
+		return s, err
+	}
+	o.Shared = true
+	s, err = kv.Open(path, &o)
+	if errors.Is(err, errors.ErrUnsupported) {
+		o.Shared = false
+		return kv.Open(path, &o)
+	}
+	return s, err
 }
 
 // advise adds to an error of Open what the operator can do with this tool.

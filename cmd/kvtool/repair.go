@@ -101,10 +101,7 @@ func (t *tool) repair(ctx context.Context, path, output string) (*repairReport, 
 	if !r.whole {
 		return nil, damage
 	}
-	if err := os.Link(temp, output); err != nil { // and never over a file that came meanwhile
-		return nil, err
-	}
-	if err := syncDir(filepath.Dir(output)); err != nil {
+	if err := place(temp, output, false); err != nil {
 		return nil, err
 	}
 	return &r.report, damage

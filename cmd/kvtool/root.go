@@ -22,10 +22,11 @@ func (t *tool) root() *cobra.Command {
 		Short: "Look into, check and maintain mmapkv stores",
 		Long: `Kvtool works on the stores of mmapkv, embedded key-value stores of one file each.
 
-The verbs that read (get, scan, info, inspect, check, export, repair) take no lock: they
-work while another process writes the store, and none of them changes it.
-The verbs that write (set, delete, import, compact) need that no other process
-has the store open for writing; --wait gives it time to let go.
+The verbs that read (get, scan, watch, info, inspect, check, backup, export, repair)
+take no lock: they work while others write the store, and none of them changes it.
+The verbs that write (set, delete, import, compact) work beside processes that share
+the store. Where one has it for itself, --wait gives it time to let go. And restore
+replaces only a store that nobody has open.
 
 Keys and values on the command line are text. --key-format and --value-format
 name another form, hex or base64, for what is read and what is printed alike.
@@ -37,9 +38,9 @@ Data goes to stdout, all else to stderr. The exit codes: kvtool help exit-codes.
 	}
 	root.PersistentFlags().BoolVarP(&t.quiet, "quiet", "q", false, "show no progress bars")
 	root.AddCommand(
-		t.getVerb(), t.setVerb(), t.deleteVerb(), t.scanVerb(),
+		t.getVerb(), t.setVerb(), t.deleteVerb(), t.scanVerb(), t.watchVerb(),
 		t.infoVerb(), t.inspectVerb(), t.checkVerb(), t.compactVerb(),
-		t.exportVerb(), t.importVerb(), t.repairVerb(),
+		t.backupVerb(), t.restoreVerb(), t.exportVerb(), t.importVerb(), t.repairVerb(),
 		t.demoVerb(), t.demoWriterVerb(), t.versionVerb(), exitCodesTopic(),
 	)
 	root.SetHelpCommand(helpVerb(root))

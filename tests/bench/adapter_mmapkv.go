@@ -14,7 +14,7 @@ var mmapkvAdapter = adapter{
 	name: "mmapkv", persistent: true, file: "store",
 	note: "the zero Options: SyncPeriodic, a sync begins at the latest a second after a write; durable: SyncAlways. A write that returned survives the death of the process.",
 	open: func(dir string, c config) (Store, error) {
-		opts := &kv.Options{}
+		opts := &kv.Options{ReadOnly: c.access == follower, Shared: c.access == sharer}
 		if c.durable {
 			opts.Durability = kv.SyncAlways
 		}

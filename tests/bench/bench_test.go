@@ -17,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The tests' own binary is the program too: the processes that do the work are it,
@@ -130,6 +132,69 @@ func TestTrouble(t *testing.T) {
 	cancel()
 	if err := p.measure(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want that it was cancelled", err)
+	}
+}
+
+// Goal: a companion that cannot open the store, that is told what it does not know, or
+// that dies, is an error, and none is left behind.
+// Method: each of these; a process that was waited for has a state.
+func TestCompanion(t *testing.T) {
+	b := &bench{task: task{Store: "mmapkv", Keys: 500, Value: 100, Time: time.Millisecond, Dir: t.TempDir()}}
+	if _, err := b.companion(os.Args[0], owner); err == nil {
+		t.Error("a store below a file was opened")
+	}
+	for name, trouble := range map[string]func(c *companion) error{
+		"nonsense": func(c *companion) error { return nil },
+		"death":    func(c *companion) error { return c.cmd.Process.Kill() },
+		"death before": func(c *companion) error {
+			return errors.Join(c.cmd.Process.Kill(), unix.Waitid(unix.P_PID, c.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil))
+		},
+	} {
+		c, err := b.companion(b.Dir, owner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := c.do("fill")
+		if err != nil || len(found) != 0 {
+			t.Errorf("%s: an order that finds nothing: %v %v", name, found, err)
+		}
+		if err := trouble(c); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.do("nothing"); err == nil || c.cmd.ProcessState == nil {
+			t.Errorf("%s: error %v, state %v", name, err, c.cmd.ProcessState)
+		}
+	}
+}
+
+// Goal: the locks that Gets are measured with keep a writer out while they are held, and
+// no longer: else they would be measured too well.
+// Method: within each, and behind it, a lock for writing by another descriptor.
+func TestLocks(t *testing.T) {
+	for _, l := range locks {
+		path := filepath.Join(t.TempDir(), "lock")
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		g, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Close()
+		exclude := byFcntl(unix.F_OFD_SETLK, unix.F_WRLCK)
+		if l.name == "flock" {
+			exclude = byFlock(unix.LOCK_EX | unix.LOCK_NB)
+		}
+		within := errors.New("not called")
+		err = l.around(int(f.Fd()), func() error { within = exclude(int(g.Fd())); return nil })()
+		if err != nil || !errors.Is(within, unix.EAGAIN) {
+			t.Errorf("%s: %v, a writer within: %v", l.name, err, within)
+		}
+		if err := exclude(int(g.Fd())); err != nil {
+			t.Errorf("%s: a writer behind: %v", l.name, err)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"time"
 )
@@ -38,8 +39,10 @@ func child(arg string, out io.Writer) error {
 	switch t.Workload {
 	case loadName:
 		return b.load()
-	case "victim":
+	case victimName:
 		return victim(b, out)
+	case companionName:
+		return work(b, os.Stdin, out)
 	}
 	w, ok := workloadOf(t.Workload)
 	if !ok {

@@ -6,7 +6,8 @@
 //
 //	cd tests/bench && GOWORK=off go run . -h
 //
-// Reading order: store.go, workload.go, run.go, table.go, goals.go; then an adapter.
+// Reading order: store.go, workload.go, run.go, companion.go, table.go, goals.go; then an
+// adapter.
 //
 // It is for 64-bit Linux: it reads /proc, asks for huge pages and allocates with
 // fallocate. The peers are compiled there only, so that nobody waits for them who

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // goal is a figure that mmapkv is to reach, of the results of one run of this
@@ -68,10 +69,11 @@ func inverse(f func(rs *results) (float64, bool)) func(rs *results) (float64, bo
 }
 
 const (
-	goal10k = 10_000
-	goal1M  = 1_000_000
-	goal10M = 10_000_000
-	goal64K = 64 << 10
+	goal10k  = 10_000
+	goal100k = 100_000
+	goal1M   = 1_000_000
+	goal10M  = 10_000_000
+	goal64K  = 64 << 10
 )
 
 // goalsAt lists the goals; big is what stands for a million keys, so that a quick
@@ -156,6 +158,14 @@ func goalsAt(big int64) []goal {
 	least("memcpy's time over a put's, 64 KiB", 0.8, ratio(at(limitName, "memcpy"), "put", at("mmapkv", "fill"), "ns_op"))
 	least("memcpy's time over a get's, 64 KiB", 0.8, ratio(at(limitName, "memcpy"), "get", at("mmapkv", "get"), "ns_op"))
 	least("memcpy's time over a get's into a buffer, 64 KiB", 0.8, ratio(at(limitName, "memcpy"), "get", at("mmapkv", "get-append"), "ns_op"))
+	most("get of a follower over the owner's, "+m+" keys", 1.1, metric("follow", big, "of_owner"))
+	most("the same while the owner puts 10 000 a second, "+m+" keys", 1.1, metric("follow-busy", big, "of_owner"))
+	for _, keys := range slices.Compact([]int64{goal100k, big}) {
+		most("a follower that catches up over a rebuild, "+count(keys)+" records", 1.1, metric("catch-up", keys, "of_rebuild"))
+	}
+	most("shared put over an exclusive put with a lock around it, by turns, "+m+" keys", 1.5, metric("shared-1", big, "of_locked"))
+	most("from a put to its event in another process over a wake-up by futex, medians by turns", 3, metric("watch", big, "of_futex"))
+	g = append(g, goal{name: "processor time of a watcher at rest, 2 s", most: 1e6, unit: nanoseconds, figure: metric("watch", big, "idle")})
 	return g
 }
 

@@ -22,6 +22,8 @@ type task struct {
 	Rest            time.Duration // without a change, after which the disk is at rest
 	KillWrites      int           // between the opening and the kill
 	KillIdle        time.Duration // between the last of them and the kill
+	Access          access        // of a companion
+	Number          int           // of a companion, from 1 on
 }
 
 // bench is one process's work under way.
@@ -32,7 +34,8 @@ type bench struct {
 	s   Store // nil until it is open
 	out map[string]float64
 	// version of the first value that it writes, above those of the load.
-	version uint64
+	version    uint64
+	companions int // how many were started
 	// started is told when the preparations are over, once.
 	started func()
 }
@@ -40,6 +43,12 @@ type bench struct {
 func (b *bench) open(dir string, durable bool, writers int) (Store, error) {
 	c := b.cfg
 	c.durable, c.writers = durable, writers
+	return b.a.open(dir, c)
+}
+
+func (b *bench) openAs(dir string, as access) (Store, error) {
+	c := b.cfg
+	c.access = as
 	return b.a.open(dir, c)
 }
 
@@ -112,20 +121,42 @@ func latencies(h *histogram, d time.Duration, op func() error) error {
 	return nil
 }
 
-// byTurns runs each op for a twentieth of b.Time by turns, and returns the median time
-// of one call of each. So drift of the machine hits them alike.
+const turns = 20 // of each of the things that take turns
+
+// turn does something for a twentieth of the time of a measurement, and returns the
+// time of one call.
+type turn func() (float64, error)
+
+func (b *bench) turn(op func() error) turn {
+	return func() (float64, error) {
+		n, took, err := rate(b.Time/turns, 1<<62, op)
+		return float64(took) / float64(n), err
+	}
+}
+
+// byTurns runs each op by turns, and returns the median time of one call of each. So
+// drift of the machine hits them alike.
 func (b *bench) byTurns(ops ...func() error) ([]float64, error) {
-	all := make([][]float64, len(ops))
-	for range 20 {
-		for i, op := range ops {
-			n, took, err := rate(b.Time/20, 1<<62, op)
+	var all []turn
+	for _, op := range ops {
+		all = append(all, b.turn(op))
+	}
+	return takeTurns(all...)
+}
+
+// takeTurns is byTurns for what is timed elsewhere.
+func takeTurns(each ...turn) ([]float64, error) {
+	all := make([][]float64, len(each))
+	for range turns {
+		for i, turn := range each {
+			ns, err := turn()
 			if err != nil {
 				return nil, err
 			}
-			all[i] = append(all[i], float64(took)/float64(n))
+			all[i] = append(all[i], ns)
 		}
 	}
-	out := make([]float64, len(ops))
+	out := make([]float64, len(each))
 	for i := range out {
 		out[i] = median(all[i])
 	}

@@ -64,7 +64,7 @@ func ownWrites() int64 { return procLine("/proc/self/io", "write_bytes") }
 func anonBytes() int64 { return procLine("/proc/self/status", "RssAnon") << 10 }
 
 // cpuTime returns how long all processors have been at work, and how long this
-// process has been.
+// process has been, with those that it started and has waited for.
 func cpuTime() (machine, own time.Duration) {
 	b, _ := os.ReadFile("/proc/stat")
 	line, _, _ := strings.Cut(string(b), "\n")
@@ -75,9 +75,14 @@ func cpuTime() (machine, own time.Duration) {
 		ticks, _ := strconv.ParseInt(f, 10, 64)
 		machine += time.Duration(ticks) * 10 * time.Millisecond
 	}
+	return machine, atWork(unix.RUSAGE_SELF) + atWork(unix.RUSAGE_CHILDREN)
+}
+
+// atWork returns for how long who has been at work.
+func atWork(who int) time.Duration {
 	var r unix.Rusage
-	_ = unix.Getrusage(unix.RUSAGE_SELF, &r)
-	return machine, time.Duration(r.Utime.Nano() + r.Stime.Nano())
+	_ = unix.Getrusage(who, &r)
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
 func scanBytes() int64 {

@@ -3,10 +3,14 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"iter"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/mmapkv/mmapkv/kv"
 )
 
 // Store is a store as the workloads see it. All but Close may be called from
@@ -49,6 +53,10 @@ type (
 	compacter interface {
 		Compact() error
 	}
+	// watcher tells of what is there and of every change, until ctx ends.
+	watcher interface {
+		Watch(ctx context.Context, prefix []byte) iter.Seq[kv.Event]
+	}
 	// statser tells figures that only the store knows, by the metric's name.
 	statser interface {
 		Stats() map[string]float64
@@ -62,8 +70,18 @@ type config struct {
 	keys    int64 // that the store will hold
 	value   int   // bytes of each value
 
-	withoutCheckpoints bool // for mmapkv alone
+	withoutCheckpoints bool   // for mmapkv alone
+	access             access // for mmapkv alone
 }
+
+// access is how one process of several opens a store.
+type access int
+
+const (
+	owner    access = iota // it writes, and nobody else
+	follower               // it reads, beside whoever writes
+	sharer                 // it writes, as others do
+)
 
 // bytes of all keys and values.
 func (c config) bytes() int64 { return c.keys * int64(keySize+c.value) }

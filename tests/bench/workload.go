@@ -52,10 +52,21 @@ func onlyMmapkv(a adapter) string {
 	return ""
 }
 
+func byProcesses(a adapter) string {
+	if a.name != mmapkvAdapter.name {
+		return "not measured with several processes"
+	}
+	return ""
+}
+
 func nsRow(label string) []row { return []row{{label, "ns_op", nanoseconds}} }
 
 func durableRows(who string) []row {
 	return []row{{"durable puts a second, " + who, "per_s", perSecond}}
+}
+
+func sharedRows(who string) []row {
+	return []row{{"shared puts a second, " + who + " processes", "per_s", perSecond}, {"the slowest, of its share", "slowest", times}, {"the worst put", "put_max", nanoseconds}}
 }
 
 // workloads are all of them, in the order of the tables.
@@ -106,6 +117,25 @@ var workloads = []workload{
 	{name: "memory", about: "memory of the process with the store open and all read, less with an empty store; a garbage collection then", start: closed, rows: []row{
 		{"memory a key, without file pages", "anon_key", bytesOf}, {"of it Go heap", "heap_key", bytesOf}, {"index a key", "index_key", bytesOf},
 		{"a garbage collection", "gc_cycle", nanoseconds}}, run: runMemory, lacks: any1, broad: true},
+	{name: "follow", about: "Get of a process that has the store open read-only, beside its owner, another process, which is idle; by turns Get of the owner, and the same Get of the follower with a read lock and an unlock of a file around each",
+		start: closed, rows: []row{
+			{"get of a follower", "ns_op", nanoseconds}, {"over the owner's", "of_owner", times}, {"with flock around each", "flock", nanoseconds},
+			{"with fcntl's lock of an open file", "ofd", nanoseconds}, {"with fcntl's lock of a process", "posix", nanoseconds}}, run: runFollow, lacks: byProcesses},
+	{name: "follow-busy", about: "the same, without locks, while the owner puts 10 000 keys a second, in its own turns too", start: spoiled, rows: []row{
+		{"get of a follower beside a writer", "ns_op", nanoseconds}, {"over the owner's", "of_owner", times}, {"puts a second beside it", "puts", perSecond}}, run: runFollowBusy, lacks: byProcesses},
+	{name: "catch-up", about: "the first Get of a follower that lies all keys behind; by turns Open of the same log, without a checkpoint", start: empty, rows: []row{
+		{"a follower catches up, each record", "record", nanoseconds}, {"over a rebuild", "of_rebuild", times}}, run: runCatchUp, lacks: byProcesses},
+	{name: "switch", about: "the first Get of a follower after a compaction, by another process, which has come to rest; by turns Open after Close and the first Get", start: spoiled, rows: []row{
+		{"a follower after a compaction", "ns_op", nanoseconds}, {"over open and the first get", "of_open", times}}, run: runSwitch, lacks: byProcesses},
+	{name: "shared-1", about: "put of all keys into an empty shared store that no other process has open; by turns into an exclusive one, with a lock and an unlock of a file around each put (fcntl, of an open file)", start: empty, rows: []row{
+		{"shared put", "ns_op", nanoseconds}, {"over an exclusive put with a lock around it", "of_locked", times}}, run: runShared, lacks: byProcesses},
+	{name: "shared-2", about: "puts of 2 processes into one shared store, each as fast as it can", start: empty, rows: sharedRows("2"), run: runSharers(2), lacks: byProcesses},
+	{name: "shared-4", about: "of 4 processes", start: empty, rows: sharedRows("4"), run: runSharers(4), lacks: byProcesses},
+	{name: "shared-8", about: "of 8 processes", start: empty, rows: sharedRows("8"), run: runSharers(8), lacks: byProcesses},
+	{name: "watch", about: "puts, and naps of 200 µs between them, until a watcher, a process that follows the store, has the event; by turns until that process is woken by a futex, and by a pipe; first, its processor time in 2 seconds without events",
+		start: empty, rows: []row{
+			{"from a put to its event in another process", "p50", nanoseconds}, {"over the wake-up by a futex", "of_futex", times}, {"over that by a pipe", "of_pipe", times},
+			{"p99 of the event", "p99", nanoseconds}, {"p99 by a futex", "futex_p99", nanoseconds}, {"p99 by a pipe", "pipe_p99", nanoseconds}, {"processor time of a watcher at rest", "idle", nanoseconds}}, run: runWatch, lacks: byProcesses},
 }
 
 func workloadOf(name string) (workload, bool) {

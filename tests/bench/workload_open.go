@@ -3,13 +3,10 @@
 package main
 
 import (
-	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 )
@@ -71,6 +68,8 @@ func runOpenEmpty(b *bench) error {
 	return b.reopen(0)
 }
 
+const victimName = "victim"
+
 // victim opens the store, puts b.KillWrites fresh keys, says so, and waits for its
 // end.
 func victim(b *bench, out io.Writer) error {
@@ -85,7 +84,7 @@ func victim(b *bench, out io.Writer) error {
 			return err
 		}
 	}
-	if _, err := fmt.Fprintln(out, "written"); err != nil {
+	if _, err := fmt.Fprintln(out, ready); err != nil {
 		return err
 	}
 	_, err = io.Copy(io.Discard, os.Stdin) // until the parent kills this process, or is gone itself
@@ -95,35 +94,16 @@ func victim(b *bench, out io.Writer) error {
 // runOpenKilled opens what a killed process left behind. That can be done once.
 func runOpenKilled(b *bench) error {
 	t := b.task
-	t.Workload = "victim"
-	arg, err := json.Marshal(t)
+	t.Workload = victimName
+	c, err := startProcess(t)
 	if err != nil {
 		return err
-	}
-	cmd := exec.Command("/proc/self/exe", childFlag, string(arg))
-	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return err
-	}
-	defer stdin.Close()
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil || line != "written\n" {
-		cmd.Process.Kill()
-		return fmt.Errorf("the process to be killed said %q: %w", line, errors.Join(err, cmd.Wait()))
 	}
 	time.Sleep(b.KillIdle)
-	if err := cmd.Process.Kill(); err != nil {
+	if err := c.cmd.Process.Kill(); err != nil {
 		return err
 	}
-	cmd.Wait() // "signal: killed"
+	c.end() // "signal: killed"
 	b.started()
 	var opens, firsts []float64
 	s, err := b.openOnce(b.Dir, uint64(b.Keys), &opens, &firsts)
