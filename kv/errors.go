@@ -39,6 +39,8 @@ var (
 	ErrVersion = errors.New("format of a later release: update this program")
 	// ErrFault: a byte of the mapped file could not be had.
 	ErrFault = errors.New("the file was cut short beneath the store, its disk failed, or a copy-on-write one is full: close, look at the disk, open again")
+	// ErrCodec: a map was written with other codecs; the text names both.
+	ErrCodec = errors.New("map has other codecs")
 	// ErrCompacted: WatchFrom asks for changes of which a compaction, or Clear, has left some
 	// behind.
 	ErrCompacted = errors.New("the log does not have all changes since that revision any more: Watch anew")
