@@ -22,6 +22,11 @@
 // that Get returns belong to the caller; slices that View, GetMany and Iter pass
 // to a function are the file's own bytes, valid until that function returns.
 //
+// # Go types
+//
+// Map is a map of Go types over a Store, with the verbs of sync.Map; several lie in one store,
+// each by its name. Value is one value in a file. Package codec turns values into bytes.
+//
 // # Several processes
 //
 // One handle writes a store, and any number may follow it ReadOnly, in any process. With

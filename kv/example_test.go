@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mmapkv/mmapkv/codec"
 	"github.com/mmapkv/mmapkv/kv"
 )
 
@@ -394,4 +395,67 @@ func ExampleStore_WatchFrom() {
 	// Output:
 	// b is 2
 	// c is 3
+}
+
+func ExampleOpenMap() {
+	dir, err := os.MkdirTemp("", "mmapkv")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	visits, err := kv.OpenMap[string, int](filepath.Join(dir, "visits.mmkv"), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer visits.Close()
+	for _, page := range []string{"/", "/about", "/"} {
+		if _, err := kv.Add(visits, page, 1); err != nil {
+			log.Fatal(err)
+		}
+	}
+	n, err := visits.Get("/")
+	fmt.Println(n, err)
+	// Output: 2 <nil>
+}
+
+func ExampleNewMap() {
+	store, err := kv.OpenMem(nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	type user struct{ Name string }
+	users, err := kv.NewMap(store, "users", codec.Uint32{}, codec.JSON[user]{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := users.Put(7, user{"Ada"}); err != nil {
+		log.Fatal(err)
+	}
+	_, err = kv.NewMap(store, "users", codec.String{}, codec.JSON[user]{})
+	fmt.Println(errors.Is(err, kv.ErrCodec))
+	// Output: true
+}
+
+func ExampleValue() {
+	dir, err := os.MkdirTemp("", "mmapkv")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	type settings struct {
+		Theme string
+		Size  int
+	}
+	value, err := kv.OpenValue(filepath.Join(dir, "settings.mmkv"), &kv.ValueOptions[settings]{Default: settings{"light", 12}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer value.Close()
+	now, err := value.Update(func(s settings) (settings, error) {
+		s.Theme = "dark"
+		return s, nil
+	})
+	fmt.Println(now, err)
+	// Output: {dark 12} <nil>
 }
