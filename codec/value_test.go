@@ -191,3 +191,24 @@ func sameBytes[T any](t *testing.T, c codec.Codec[T], b []byte) {
 		t.Errorf("%s: %x is read as %v and written as %x, %v", c.Name(), b, v, again, err)
 	}
 }
+
+// Goal: the names of a map's codecs are kept as they were, fields of later versions are skipped, and bytes that are none are
+// refused. Method: a table.
+func TestPair(t *testing.T) {
+	p := codec.Pair{Keys: "string", Values: "json"}
+	b := p.Append(nil)
+	if want := "0a06737472696e6712046a736f6e"; fmt.Sprintf("%x", b) != want {
+		t.Errorf("%v is %x, want %s", p, b, want)
+	}
+	later := append(append([]byte{0x1a, 1, 'x'}, b...), 0x20, 5)
+	for name, b := range map[string][]byte{"as written": b, "with more": later} {
+		if got, err := codec.DecodePair(b); err != nil || got != p {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+	for _, b := range [][]byte{{0x0a}, {0x0a, 5, 'x'}, {0xff}, {0x0b}} {
+		if got, err := codec.DecodePair(b); !errors.Is(err, codec.ErrValue) {
+			t.Errorf("%x: %v, %v", b, got, err)
+		}
+	}
+}

@@ -11,8 +11,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/mmapkv/mmapkv/codec"
 	"github.com/mmapkv/mmapkv/mmapfile"
 )
@@ -87,11 +85,8 @@ const catalog = "\xff\x00"
 func newMap[K comparable, V any](s *Store, name string, keys codec.Codec[K], values codec.Codec[V]) (*Map[K, V], error) {
 	m := &Map[K, V]{s: s, name: name, prefix: append([]byte(name), 0), keys: keys, values: values}
 	m.buffers.New = func() any { return new(buffer) }
-	var row []byte
-	for i, c := range []string{keys.Name(), values.Name()} {
-		row = protowire.AppendTag(row, protowire.Number(i+1), protowire.BytesType)
-		row = protowire.AppendString(row, c)
-	}
+	want := codec.Pair{Keys: keys.Name(), Values: values.Name()}
+	row := want.Append(nil)
 	key := append([]byte(catalog), name...)
 	had, err := s.Get(key)
 	if err == ErrNotFound {
@@ -110,30 +105,10 @@ func newMap[K comparable, V any](s *Store, name string, keys codec.Codec[K], val
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(had, row) {
-		return nil, s.wrap("open map", 0, fmt.Errorf("%w: map %q has %s, not keys of %s and values of %s", ErrCodec, name, describeCodecs(had), keys.Name(), values.Name()))
+	if is, err := codec.DecodePair(had); err != nil || is != want {
+		return nil, s.wrap("open map", 0, fmt.Errorf("%w: map %q has %v, not %v", ErrCodec, name, is, want))
 	}
 	return m, nil
-}
-
-// describeCodecs says what a row of the catalog says.
-func describeCodecs(row []byte) string {
-	names := [2]string{"(not known)", "(not known)"}
-	for len(row) > 0 {
-		n, t, tag := protowire.ConsumeTag(row)
-		if tag < 0 {
-			break
-		}
-		size := protowire.ConsumeFieldValue(n, t, row[tag:])
-		if size < 0 {
-			break
-		}
-		if b, ok := protowire.ConsumeBytes(row[tag:]); t == protowire.BytesType && ok >= 0 && (n == 1 || n == 2) {
-			names[n-1] = string(b)
-		}
-		row = row[tag+size:]
-	}
-	return fmt.Sprintf("keys of %s and values of %s", names[0], names[1])
 }
 
 // Store returns the store that the map is in.

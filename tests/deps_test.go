@@ -25,7 +25,7 @@ var allowed = map[string]string{
 	"internal/prefetch":   "",
 	"mmapfile":            "internal/* golang.org/x/sys/unix unsafe test: internal/*",
 	"crc":                 "internal/* github.com/cespare/xxhash/v2 test: codec codec/entrypb google.golang.org/protobuf/*", // FORMAT.md is tested there
-	"codec":               "internal/* google.golang.org/protobuf/encoding/protowire test: codec codec/entrypb google.golang.org/protobuf/*",
+	"codec":               "internal/* google.golang.org/protobuf/encoding/protowire google.golang.org/protobuf/proto test: codec codec/entrypb google.golang.org/protobuf/*",
 	"codec/entrypb":       "google.golang.org/protobuf/* unsafe", // generated, for tests alone
 	"kv":                  "codec crc mmapfile internal/* github.com/cespare/xxhash/v2 test: kv golang.org/x/sys/unix",
 	"tests":               "test: kv codec crc internal/* github.com/cespare/xxhash/v2",
