@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -401,21 +402,26 @@ func (s *Store) openToShare() (g *generation, err error) {
 			s.company.Close()
 		}
 	}()
-	f, before, alone, err := s.shareFile()
+	f, before, err := s.claimFile(s.claimShared)
 	if err != nil {
 		return nil, err
 	}
-	if alone {
+	others, err := s.company.Shared()
+	switch {
+	case err != nil:
+	case !others:
 		g, err = s.openAlone(f, before)
-	} else if g, err = s.load(f, before.identity, true); err == nil {
-		err = s.distrust(g)
+	default:
+		if g, err = s.load(f, before.identity, true); err == nil {
+			err = s.distrust(g)
+		}
 	}
 	if err == nil {
 		// Not before, for who finds this handle here takes the store for recovered.
 		err = errors.Join(s.company.Share(), takePresence(f))
 	}
 	if err != nil {
-		f.Close()
+		refuse(f, cmp.Or(before, &head{}))
 		return nil, err
 	}
 	g.joined = true
@@ -423,38 +429,8 @@ func (s *Store) openToShare() (g *generation, err error) {
 	return g, nil
 }
 
-// shareFile opens the file at the path, creating it if need be, and takes share and turn of it. It returns what the header was before, nil for a new file, and whether nobody else may write the file.
-func (s *Store) shareFile() (f file, before *head, alone bool, err error) {
-	deadline := time.Now().Add(s.opts.LockTimeout)
-	again := false
-	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		f, err = s.disk.Open(s.path, mmapfile.ReadWrite)
-		if errors.Is(err, fs.ErrNotExist) {
-			f, err = s.create()
-			if errors.Is(err, fs.ErrExist) && !again {
-				again = true
-				continue // somebody else was first
-			}
-			return f, nil, true, err
-		}
-		if err != nil {
-			return nil, nil, false, err
-		}
-		before, alone, err = s.shareOpen(f)
-		if err == nil && before != nil {
-			return f, before, alone, nil
-		}
-		f.Close()
-		var locked *mmapfile.LockedError
-		if err != nil && (!errors.As(err, &locked) || locked.Shared || !time.Now().Add(wait).Before(deadline)) {
-			return nil, nil, false, err
-		}
-		time.Sleep(wait)
-	}
-}
-
-// shareOpen does what shareFile does with the file f; before is nil where it is to be opened again.
-func (s *Store) shareOpen(f file) (before *head, alone bool, err error) {
+// claimShared takes share and turn of f.
+func (s *Store) claimShared(f file) (before *head, err error) {
 	h, err := s.readHeader(f) // not before it is known to be a store is it written to
 	if err == nil {
 		h.identity, err = f.Identity()
@@ -466,21 +442,17 @@ func (s *Store) shareOpen(f file) (before *head, alone bool, err error) {
 		err = s.awaitTurn(context.Background(), f, time.Time{})
 	}
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if still, err := s.stillThere(f); !still || err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	identity := h.identity
 	if h, err = s.readHeader(f); err != nil { // marks and holder may have changed while others had the turn
-		return nil, false, err
+		return nil, err
 	}
 	h.identity = identity
-	if err := setHolder(f, uint64(os.Getpid())); err != nil {
-		return nil, false, err
-	}
-	others, err := s.company.Shared()
-	return &h, !others, err
+	return &h, setHolder(f, uint64(os.Getpid()))
 }
 
 // closesAlone tells whether nobody else may write the store, and if so has taken the turn, for good. The

@@ -510,7 +510,7 @@ func TestSharedOpenReadsHeaderInTurn(t *testing.T) {
 	defer f.Close()
 	opened := make(chan *head, 1)
 	go func() {
-		before, _, err := handles[1].shareOpen(f)
+		before, err := handles[1].claimShared(f)
 		if err != nil {
 			t.Error(err)
 		}
@@ -558,7 +558,7 @@ func TestSharedOpenOfCutFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.company.Close()
-	if before, _, err := s.shareOpen(f); before != nil || err != nil {
+	if before, err := s.claimShared(f); before != nil || err != nil {
 		t.Fatalf("%+v, %v", before, err)
 	}
 }

@@ -180,17 +180,13 @@ func (s *Store) openGeneration() (*generation, error) {
 	if s.opts.Shared {
 		return s.openToShare()
 	}
-	f, before, err := s.lockFile()
+	f, before, err := s.claimFile(s.claimAlone)
 	if err != nil {
 		return nil, err
 	}
 	g, err := s.openAlone(f, before)
 	if err != nil {
-		holder := uint64(0)
-		if before != nil {
-			holder = before.holder // a file that is refused stays as it was
-		}
-		letGo(f, holder)
+		refuse(f, cmp.Or(before, &head{}))
 	}
 	return g, err
 }
@@ -382,9 +378,9 @@ func firstRecord(mapped *mmapfile.File, log []byte, h *crc.Header) int64 {
 	return scan.off
 }
 
-// lockFile opens the file at the path for writing, creating it if need be, and
-// locks it. It returns the header as it was before, nil for a new file.
-func (s *Store) lockFile() (f file, before *head, err error) {
+// claimFile opens the file at the path for writing, creating it if need be, and has claim lock it, which tells what the
+// header said before; with neither that nor an error, another file is at the path by now. It returns no header of a new file.
+func (s *Store) claimFile(claim func(f file) (before *head, err error)) (f file, before *head, err error) {
 	deadline := time.Now().Add(s.opts.LockTimeout)
 	again := false
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
@@ -400,38 +396,50 @@ func (s *Store) lockFile() (f file, before *head, err error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		// To lock writes to the file: not before it is known to be a store.
-		h, err := s.readHeader(f)
-		if err == nil {
-			h.identity, err = f.Identity()
+		if before, err = claim(f); err == nil && before != nil {
+			return f, before, nil
 		}
-		if err == nil {
-			err = lockAlone(f)
-		}
-		had := err == nil
-		if had {
-			err = s.refuseCompany(h.holder)
-		}
-		if err == nil {
-			var still bool
-			if still, err = s.stillThere(f); still && err == nil {
-				return f, &h, nil
-			}
-		}
-		if had {
-			letGo(f, h.holder)
-		} else {
-			f.Close()
-		}
+		refuse(f, before)
+		// Where those who share keep each other waiting, that has been waited for.
 		var locked *mmapfile.LockedError
-		if err != nil && !errors.As(err, &locked) {
-			return nil, nil, err
-		}
-		if err != nil && !time.Now().Add(wait).Before(deadline) {
+		waits := errors.As(err, &locked) && !(s.opts.Shared && locked.Shared) && time.Now().Add(wait).Before(deadline)
+		if err != nil && !waits {
 			return nil, nil, err
 		}
 		time.Sleep(wait)
 	}
+}
+
+// refuse closes a file which was claimed, if before is not nil, and leaves it as it was.
+func refuse(f file, before *head) {
+	if before == nil {
+		f.Close()
+		return
+	}
+	letGo(f, before.holder)
+}
+
+// claimAlone locks f for one who writes alone.
+func (s *Store) claimAlone(f file) (before *head, err error) {
+	// To lock writes to the file: not before it is known to be a store.
+	h, err := s.readHeader(f)
+	if err == nil {
+		h.identity, err = f.Identity()
+	}
+	if err == nil {
+		err = lockAlone(f)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := s.refuseCompany(h.holder); err != nil {
+		return &h, err
+	}
+	if still, err := s.stillThere(f); err != nil || !still {
+		letGo(f, h.holder)
+		return nil, err
+	}
+	return &h, nil
 }
 
 // stillThere tells whether f, which has just been locked, is the file to use. The lock is on the inode: a
