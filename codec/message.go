@@ -9,9 +9,10 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Proto is the codec of protobuf messages, T being the pointer type that protoc-gen-go makes. The
-// message is written deterministically, as far as protobuf knows such a thing, so that it may be a key for as long as
-// the program is built with one version of it. Its name has the message's full name.
+// Proto is the codec of protobuf messages, T being the pointer type that protoc-gen-go makes.
+// The message is written deterministically, as far as protobuf knows such a thing, so that it
+// may be a key for as long as the program is built with one version of it. Its name has the
+// message's full name.
 type Proto[T proto.Message] struct{}
 
 func (Proto[T]) Append(dst []byte, v T) ([]byte, error) { return appendProto(dst, v) }
@@ -57,8 +58,8 @@ func (JSON[T]) Decode(src []byte) (v T, err error) {
 
 func (JSON[T]) Name() string { return "json" }
 
-// Text is the codec of types that write themselves as text (encoding.TextMarshaler), and, or their pointers, read that
-// (encoding.TextUnmarshaler).
+// Text is the codec of types that write themselves as text (encoding.TextMarshaler), and, or
+// their pointers, read that (encoding.TextUnmarshaler).
 type Text[T encoding.TextMarshaler] struct{}
 
 func (Text[T]) Append(dst []byte, v T) ([]byte, error) { return appendText(dst, v) }
@@ -77,8 +78,8 @@ func decodeText[T any](src []byte) (T, error) {
 	return decodeInto[T](func(u encoding.TextUnmarshaler) error { return u.UnmarshalText(src) })
 }
 
-// Binary is the codec of types that write themselves in binary form (encoding.BinaryMarshaler), and, or their pointers,
-// read that (encoding.BinaryUnmarshaler).
+// Binary is the codec of types that write themselves in binary form (encoding.BinaryMarshaler),
+// and, or their pointers, read that (encoding.BinaryUnmarshaler).
 type Binary[T encoding.BinaryMarshaler] struct{}
 
 func (Binary[T]) Append(dst []byte, v T) ([]byte, error) { return appendBinary(dst, v) }

@@ -9,9 +9,10 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Of returns the codec for a type: String, Bytes, Bool, an Integer, a Float or Time; Proto for a protobuf message;
-// Binary or Text for a type that marshals itself so, and for one that does both Binary. A type that a program
-// defines goes by what it marshals itself to, and else by its kind. For any other it returns an error that says what to do.
+// Of returns the codec for a type: String, Bytes, Bool, an Integer, a Float or Time; Proto for
+// a protobuf message; Binary or Text for a type that marshals itself so, and for one that does
+// both Binary. A type that a program defines goes by what it marshals itself to, and else by
+// its kind. For any other it returns an error that says what to do.
 func Of[T any]() (Codec[T], error) {
 	var none T
 	var c any
@@ -121,7 +122,8 @@ func ofDefined[T any]() (Codec[T], error) {
 	return nil, fmt.Errorf("there is no codec for %v by itself: give one to NewMap, such as codec.JSON[%v]{}", t, t)
 }
 
-// as is the codec of U for a type that was defined as U. It converts by reflection: StringOf[T] and Integer[T] do without.
+// as is the codec of U for a type that was defined as U. It converts by reflection: StringOf[T]
+// and Integer[T] do without.
 func as[T, U any](c Codec[U]) Codec[T] {
 	t, u := reflect.TypeFor[T](), reflect.TypeFor[U]()
 	return found[T]{

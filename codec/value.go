@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Codec turns values of one type into bytes and back. A Codec keeps no state, and its methods may be called from
-// any number of goroutines.
+// Codec turns values of one type into bytes and back. A Codec keeps no state, and its methods
+// may be called from any number of goroutines.
 type Codec[T any] interface {
 	// Append appends the bytes of v to dst and returns the extended slice, as append
 	// does. On an error it returns dst as it was.
@@ -62,9 +62,10 @@ func (Bool) Decode(src []byte) (bool, error) {
 
 func (Bool) Name() string { return "bool" }
 
-// Integer is the codec of integers of any type. It writes all of their bits, the most significant byte first, and of
-// signed ones the sign bit inverted: so bytes compare as the numbers do. An int and a uint take 64 bits on any
-// machine, and have the names of an int64 and a uint64.
+// Integer is the codec of integers of any type. It writes all of their bits, the most
+// significant byte first, and of signed ones the sign bit inverted: so bytes compare as the
+// numbers do. An int and a uint take 64 bits on any machine, and have the names of an int64 and
+// a uint64.
 type Integer[T interface {
 	~int | ~int8 | ~int16 | ~int32 | ~int64 | ~uint | ~uint8 | ~uint16 | ~uint32 | ~uint64
 }] struct{}
@@ -152,9 +153,9 @@ func (c Integer[T]) Name() string {
 	return kind.String()
 }
 
-// Float is the codec of floating point numbers: their bits, the most significant byte first, of negative
-// ones all inverted, and of others the sign. So bytes compare as the numbers do, with NaNs at the ends. A NaN
-// keeps its bits; -0 and 0 are two keys.
+// Float is the codec of floating point numbers: their bits, the most significant byte first, of
+// negative ones all inverted, and of others the sign. So bytes compare as the numbers do, with
+// NaNs at the ends. A NaN keeps its bits; -0 and 0 are two keys.
 type Float[T interface{ ~float32 | ~float64 }] struct{}
 
 // The codecs of the built-in floating point numbers.
@@ -199,8 +200,9 @@ func (c Float[T]) Decode(src []byte) (T, error) {
 
 func (c Float[T]) Name() string { return c.kind().String() }
 
-// Time is the codec of moments, to the nanosecond: seconds since the year 1 as an Int64 does, and nanoseconds. So bytes
-// compare as the moments do. The location is not kept: Decode returns UTC.
+// Time is the codec of moments, to the nanosecond: seconds since the year 1 as an Int64 does,
+// and nanoseconds. So bytes compare as the moments do. The location is not kept: Decode returns
+// UTC.
 type Time struct{}
 
 // timeSize is the size of a moment in bytes.

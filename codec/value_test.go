@@ -24,7 +24,8 @@ type (
 	point   struct{ X, Y int }
 )
 
-// wantForm fails the test unless c writes v as the bytes that hex says, behind what was there, and reads them back as v.
+// wantForm fails the test unless c writes v as the bytes that hex says, behind what was there,
+// and reads them back as v.
 func wantForm[T any](t *testing.T, c codec.Codec[T], name string, v T, hex string) {
 	t.Helper()
 	dst, err := c.Append([]byte("xx"), v)
@@ -75,7 +76,8 @@ func TestValueForms(t *testing.T) {
 	wantForm(t, codec.Codec[*entrypb.Entry](codec.Proto[*entrypb.Entry]{}), "proto:mmapkv.Entry", &entrypb.Entry{Key: []byte("k"), Revision: 2}, "0a016b1002")
 }
 
-// Goal: bytes of numbers and of moments compare as they do. Method: pairs drawn at random, many of them close.
+// Goal: bytes of numbers and of moments compare as they do. Method: pairs drawn at random, many
+// of them close.
 func TestValueOrder(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	inOrder(t, codec.Codec[int64](codec.Int64{}), func() int64 { return int64(rng.Uint64()) >> rng.IntN(64) }, func(a, b int64) bool { return a < b })
@@ -98,7 +100,8 @@ func inOrder[T any](t *testing.T, c codec.Codec[T], draw func() T, less func(a, 
 	}
 }
 
-// Goal: the codec goes by the type, and where there is none the error says what to do. Method: a table of types.
+// Goal: the codec goes by the type, and where there is none the error says what to do. Method:
+// a table of types.
 func TestOf(t *testing.T) {
 	wantOf(t, "string", "s")
 	wantOf(t, "bytes", []byte("b"))
@@ -192,8 +195,8 @@ func sameBytes[T any](t *testing.T, c codec.Codec[T], b []byte) {
 	}
 }
 
-// Goal: the names of a map's codecs are kept as they were, fields of later versions are skipped, and bytes that are none are
-// refused. Method: a table.
+// Goal: the names of a map's codecs are kept as they were, fields of later versions are
+// skipped, and bytes that are none are refused. Method: a table.
 func TestPair(t *testing.T) {
 	p := codec.Pair{Keys: "string", Values: "json"}
 	b := p.Append(nil)

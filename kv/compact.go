@@ -72,8 +72,9 @@ func (s *Store) nextGeneration(ctx context.Context, op string, empty bool) (info
 	return c.report(op)
 }
 
-// compactAlone waits until nobody compacts, in this process or another, and keeps others from it until release
-// is called. It returns the generation that is then to be compacted. While it is kept, the store is not closed.
+// compactAlone waits until nobody compacts, in this process or another, and keeps others from
+// it until release is called. It returns the generation that is then to be compacted. While it
+// is kept, the store is not closed.
 func (s *Store) compactAlone(ctx context.Context) (g *generation, release func(), err error) {
 	done := func() { s.compact <- struct{}{} }
 	select {
@@ -164,8 +165,8 @@ func (c *compaction) run() error {
 	return c.takeOver()
 }
 
-// save writes a checkpoint of what has been copied, so that nobody who comes to the next generation reads all of
-// it. It gets its name just before that.
+// save writes a checkpoint of what has been copied, so that nobody who comes to the next
+// generation reads all of it. It gets its name just before that.
 func (c *compaction) save() {
 	s, boot := c.s, mmapfile.BootID()
 	if s.opts.CheckpointBytes < 0 || boot == 0 || c.off < max(s.opts.CheckpointBytes/closeShare, crc.HeaderSize+1) || !s.checkpointing.CompareAndSwap(false, true) {
@@ -645,7 +646,8 @@ func (c *compaction) saved() {
 	c.s.checkpointing.Store(false)
 }
 
-// placeCheckpoint gives the draft its name. Until the log is renamed it is of no use, and of no harm, to anybody.
+// placeCheckpoint gives the draft its name. Until the log is renamed it is of no use, and of no
+// harm, to anybody.
 func (c *compaction) placeCheckpoint() {
 	s := c.s
 	s.disk.Remove(s.path + indexSuffix) // of the old log

@@ -399,9 +399,10 @@ func TestHashAcrossCompaction(t *testing.T) {
 	}
 }
 
-// Goal: whoever follows goes over to the next generation by its checkpoint, and reads of the log only what lies behind that.
-// Method: a store that is long enough for one, compacted again and again under a follower and a Shared handle; each time the
-// index must have come from a checkpoint of most of the log.
+// Goal: whoever follows goes over to the next generation by its checkpoint, and reads of the
+// log only what lies behind that. Method: a store that is long enough for one, compacted again
+// and again under a follower and a Shared handle; each time the index must have come from a
+// checkpoint of most of the log.
 func TestCompactLeavesCheckpoint(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	s := openTestAt(t, path, &Options{CompactAt: -1})

@@ -19,8 +19,8 @@ type disk interface {
 	OpenName(path string) (nameLock, error)
 }
 
-// nameLock is held together by all who share the store at a path, whatever file that names. The methods are those of
-// mmapfile.NameLock.
+// nameLock is held together by all who share the store at a path, whatever file that names. The
+// methods are those of mmapfile.NameLock.
 type nameLock interface {
 	Share() error
 	Shared() (bool, error)

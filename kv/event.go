@@ -8,7 +8,8 @@ import (
 	"github.com/mmapkv/mmapkv/mmapfile"
 )
 
-// watchPatience is how long a watch sleeps at most: who dies between what he did and waking others wakes nobody.
+// watchPatience is how long a watch sleeps at most: who dies between what he did and waking
+// others wakes nobody.
 const watchPatience = 2 * time.Second
 
 // wake wakes whoever waits for g to change, in any process. What has changed has been stored.

@@ -69,8 +69,8 @@ func (s *Store) switchOver(old *generation) (*generation, error) {
 	if s.closing.Err() != nil {
 		return nil, ErrClosed
 	}
-	// Nobody syncs a file that is about to be closed; and what is durable in the new one waits here until
-	// its name is.
+	// Nobody syncs a file that is about to be closed; and what is durable in the new one waits
+	// here until its name is.
 	s.sync.lead(0)
 	defer s.sync.leave(0)
 	g, err := s.openToFollow()
@@ -136,9 +136,9 @@ func (s *Store) takeIn(g *generation, end int64) (off int64, err error) {
 	return scan.off, nil
 }
 
-// enterRun enters the transaction that lies from off to the end of log, and has been verified. Nobody sees a part of it, be
-// it by the index or by where the log ends. Where it fails in the middle the screen stays,
-// and the next try begins with the first record again.
+// enterRun enters the transaction that lies from off to the end of log, and has been verified.
+// Nobody sees a part of it, be it by the index or by where the log ends. Where it fails in the
+// middle the screen stays, and the next try begins with the first record again.
 func (s *Store) enterRun(g *generation, log []byte, off int64, earlier *before) (err error) {
 	g.index.mu.Lock()
 	defer g.index.mu.Unlock()
@@ -171,8 +171,8 @@ func (s *Store) enterRun(g *generation, log []byte, off int64, earlier *before) 
 // takeInShort is how many bytes of the log are entered record by record.
 const takeInShort = 32 << 10
 
-// takeInSingles enters records as recovery does, from where scan is up to the next transaction of several
-// records, or the end: nobody sees less of one record than of all.
+// takeInSingles enters records as recovery does, from where scan is up to the next transaction
+// of several records, or the end: nobody sees less of one record than of all.
 func (s *Store) takeInSingles(g *generation, scan *scanner) (err error) {
 	in := s.newIntake(g, scan.off)
 	for r := new(logRecord); err == nil && scan.off < int64(len(scan.log)); {

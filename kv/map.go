@@ -15,12 +15,12 @@ import (
 	"github.com/mmapkv/mmapkv/mmapfile"
 )
 
-// Map is a persistent map with keys and values of Go types, in a Store of its own or beside other maps in one. Its
-// methods may be called from any number of goroutines, and each is atomic, between processes too (see
-// Options.Shared). What they return belongs to the caller.
+// Map is a persistent map with keys and values of Go types, in a Store of its own or beside
+// other maps in one. Its methods may be called from any number of goroutines, and each is
+// atomic, between processes too (see Options.Shared). What they return belongs to the caller.
 //
-// The verbs are those of sync.Map, with an error beside each result, since a disk may fail. A key that is absent is
-// ErrNotFound from Get, and ok false elsewhere: never a zero value.
+// The verbs are those of sync.Map, with an error beside each result, since a disk may fail. A
+// key that is absent is ErrNotFound from Get, and ok false elsewhere: never a zero value.
 type Map[K comparable, V any] struct {
 	s       *Store
 	name    string
@@ -40,9 +40,10 @@ const maxBuffer = 64 << 10
 // MaxNameLen bounds the name of a map, in bytes.
 const MaxNameLen = 255
 
-// OpenMap opens the store at path, as Open does, as one map whose codecs go by the types: string, []byte, bool, integers,
-// floats, time.Time, protobuf messages, and types that marshal themselves to binary or to text, in this order. Any other type is an error: NewMap
-// takes its codec, such as codec.JSON. Close closes the store too.
+// OpenMap opens the store at path, as Open does, as one map whose codecs go by the types:
+// string, []byte, bool, integers, floats, time.Time, protobuf messages, and types that marshal
+// themselves to binary or to text, in this order. Any other type is an error: NewMap takes its
+// codec, such as codec.JSON. Close closes the store too.
 //
 // The store may have other maps: that of OpenMap is the one with an empty name.
 func OpenMap[K comparable, V any](path string, opts *Options) (*Map[K, V], error) {
@@ -67,9 +68,11 @@ func OpenMap[K comparable, V any](path string, opts *Options) (*Map[K, V], error
 	return m, nil
 }
 
-// NewMap returns the map of that name in s, which has any number of them; maps of different names share no key. The
-// name is UTF-8 without a zero byte, of at most MaxNameLen bytes, and may be empty. The names of the codecs are kept with the map: with others it is
-// ErrCodec. A map that nobody has written to by then is noted in the store, by a write, unless s is ReadOnly.
+// NewMap returns the map of that name in s, which has any number of them; maps of different
+// names share no key. The name is UTF-8 without a zero byte, of at most MaxNameLen bytes, and
+// may be empty. The names of the codecs are kept with the map: with others it is ErrCodec. A
+// map that nobody has written to by then is noted in the store, by a write, unless s is
+// ReadOnly.
 func NewMap[K comparable, V any](s *Store, name string, keys codec.Codec[K], values codec.Codec[V]) (*Map[K, V], error) {
 	if len(name) > MaxNameLen || !utf8.ValidString(name) || strings.Contains(name, "\x00") {
 		return nil, s.wrap("open map", 0, fmt.Errorf("%w: %.300q is no name for a map", fs.ErrInvalid, name))
@@ -77,9 +80,9 @@ func NewMap[K comparable, V any](s *Store, name string, keys codec.Codec[K], val
 	return newMap(s, name, keys, values)
 }
 
-// A map's keys in the store begin with its name and a zero byte. The catalog, which says what codecs the maps have, has the name
-// ff, which is no UTF-8: a key is the name of a map, and its value a protobuf message with the names of
-// the codecs of keys, field 1, and values, field 2.
+// A map's keys in the store begin with its name and a zero byte. The catalog, which says what
+// codecs the maps have, has the name ff, which is no UTF-8: a key is the name of a map, and its
+// value a protobuf message with the names of the codecs of keys, field 1, and values, field 2.
 const catalog = "\xff\x00"
 
 func newMap[K comparable, V any](s *Store, name string, keys codec.Codec[K], values codec.Codec[V]) (*Map[K, V], error) {
@@ -117,8 +120,8 @@ func (m *Map[K, V]) Store() *Store { return m.s }
 // Name returns the name of the map.
 func (m *Map[K, V]) Name() string { return m.name }
 
-// Close closes the store of a map that OpenMap opened, as Store.Close does; of another map it does nothing, for
-// its store may have others.
+// Close closes the store of a map that OpenMap opened, as Store.Close does; of another map it
+// does nothing, for its store may have others.
 func (m *Map[K, V]) Close() error {
 	if !m.owns {
 		return nil
@@ -243,8 +246,8 @@ func (m *Map[K, V]) Delete(key K) error {
 	return m.s.Delete(b.key)
 }
 
-// Compute reads key, calls fn with its value, and does what fn says, as one atomic step. The conditions are those
-// of Store.Compute.
+// Compute reads key, calls fn with its value, and does what fn says, as one atomic step. The
+// conditions are those of Store.Compute.
 func (m *Map[K, V]) Compute(key K, fn func(old V, ok bool) (V, Op)) error {
 	return m.compute("compute", key, func(old V, ok bool) (V, Op, error) {
 		v, op := fn(old, ok)
@@ -316,7 +319,8 @@ func (m *Map[K, V]) Swap(key K, v V) (previous V, loaded bool, err error) {
 	return previous, loaded && err == nil, err
 }
 
-// CompareAndSwap sets key to new if its value is old, and tells whether it did. An absent key has no value.
+// CompareAndSwap sets key to new if its value is old, and tells whether it did. An absent key
+// has no value.
 func CompareAndSwap[K, V comparable](m *Map[K, V], key K, old, new V) (swapped bool, err error) {
 	err = m.Compute(key, func(now V, ok bool) (V, Op) {
 		if swapped = ok && now == old; !swapped {
@@ -327,8 +331,8 @@ func CompareAndSwap[K, V comparable](m *Map[K, V], key K, old, new V) (swapped b
 	return swapped && err == nil, err
 }
 
-// Add adds delta to the number at key, an absent one counting as 0, and returns the sum. Where an integer
-// overflows, nothing is written, and the error matches ErrTooLarge.
+// Add adds delta to the number at key, an absent one counting as 0, and returns the sum. Where
+// an integer overflows, nothing is written, and the error matches ErrTooLarge.
 func Add[K comparable, V interface {
 	~int | ~int8 | ~int16 | ~int32 | ~int64 | ~uint | ~uint8 | ~uint16 | ~uint32 | ~uint64 | ~float32 | ~float64
 }](m *Map[K, V], key K, delta V) (sum V, err error) {
@@ -352,8 +356,8 @@ func Collect[K comparable, V any](m *Map[K, V]) (map[K]V, error) {
 	return all, it.Err()
 }
 
-// Update runs fn with a transaction of this map: all or nothing, as Store.Update. For one over several maps, run
-// Store.Update and wrap its Tx with In.
+// Update runs fn with a transaction of this map: all or nothing, as Store.Update. For one over
+// several maps, run Store.Update and wrap its Tx with In.
 func (m *Map[K, V]) Update(fn func(tx *MapTx[K, V]) error) error {
 	return m.s.Update(func(tx *Tx) error { return fn(m.In(tx)) })
 }
@@ -428,11 +432,13 @@ type MapIter[K comparable, V any] struct {
 	err error
 }
 
-// Iter returns the entries as they are now, whatever is written meanwhile: see Store.Iter for what it costs.
+// Iter returns the entries as they are now, whatever is written meanwhile: see Store.Iter for
+// what it costs.
 func (m *Map[K, V]) Iter() *MapIter[K, V] { return &MapIter[K, V]{m: m, it: m.s.Iter(m.prefix)} }
 
-// All yields each entry, in the order in which they were last written. The body may use the map. What
-// cannot be read or decoded ends the loop, with an error. A second loop yields nothing, and Err is then ErrClosed.
+// All yields each entry, in the order in which they were last written. The body may use the
+// map. What cannot be read or decoded ends the loop, with an error. A second loop yields
+// nothing, and Err is then ErrClosed.
 func (it *MapIter[K, V]) All() iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
 		for kb, vb := range it.it.All() {
@@ -470,8 +476,8 @@ func (m *Map[K, V]) Len() (n int, err error) {
 	return n, it.Err()
 }
 
-// Clear removes all entries of the map, as one transaction, and leaves other maps of the store alone. ErrTooLarge:
-// their keys are more than a transaction holds.
+// Clear removes all entries of the map, as one transaction, and leaves other maps of the store
+// alone. ErrTooLarge: their keys are more than a transaction holds.
 func (m *Map[K, V]) Clear() error {
 	return m.s.Update(func(tx *Tx) error {
 		it := m.s.Iter(m.prefix)

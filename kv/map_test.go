@@ -26,7 +26,8 @@ func openTestMap[K comparable, V any](t testing.TB) *Map[K, V] {
 	return m
 }
 
-// Goal: a Map does what a Go map does, and keeps it. Method: random work on both, with the store opened again now and then.
+// Goal: a Map does what a Go map does, and keeps it. Method: random work on both, with the
+// store opened again now and then.
 func TestMapModel(t *testing.T) {
 	for seed := range uint64(4) {
 		rng := rand.New(rand.NewPCG(seed, 0))
@@ -117,8 +118,8 @@ func TestMapModel(t *testing.T) {
 	}
 }
 
-// Goal: maps of one store share nothing, whatever their names and keys, nor do they with what OpenMap opens. Method: names that begin
-// alike, and the same keys in each; one is cleared.
+// Goal: maps of one store share nothing, whatever their names and keys, nor do they with what
+// OpenMap opens. Method: names that begin alike, and the same keys in each; one is cleared.
 func TestMapsAreApart(t *testing.T) {
 	s := openTestAt(t, filepath.Join(t.TempDir(), "store"), nil)
 	names := []string{"", "a", "ab", "a b", "ä"}
@@ -155,8 +156,9 @@ func TestMapsAreApart(t *testing.T) {
 	}
 }
 
-// Goal: a map is not opened with other codecs than it was written with, and the error names both. Method: other values, other
-// keys; a read-only handle, which has nothing to note; types without a codec.
+// Goal: a map is not opened with other codecs than it was written with, and the error names
+// both. Method: other values, other keys; a read-only handle, which has nothing to note; types
+// without a codec.
 func TestMapCodecs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	m, err := OpenMap[string, int](path, nil)
@@ -200,8 +202,8 @@ func TestMapCodecs(t *testing.T) {
 	}
 }
 
-// Goal: a value that cannot be written changes nothing, nor does one that cannot be read pass for another. Method: JSON that has
-// no form, and bytes that are none, put past the map.
+// Goal: a value that cannot be written changes nothing, nor does one that cannot be read pass
+// for another. Method: JSON that has no form, and bytes that are none, put past the map.
 func TestMapBadValues(t *testing.T) {
 	s := openTestAt(t, filepath.Join(t.TempDir(), "store"), nil)
 	m, err := NewMap(s, "m", codec.String{}, codec.JSON[float64]{})
@@ -274,7 +276,8 @@ func TestMapTTL(t *testing.T) {
 	}
 }
 
-// Goal: a Get allocates nothing for types of a fixed size, and the value for strings and bytes. Method: counted.
+// Goal: a Get allocates nothing for types of a fixed size, and the value for strings and bytes.
+// Method: counted.
 func TestMapAllocs(t *testing.T) {
 	if invariants.Enabled {
 		t.Skip("this build lends copies")

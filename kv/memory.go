@@ -11,12 +11,13 @@ import (
 )
 
 // OpenMem opens a new store in memory only, without a path: a memfd on Linux, elsewhere a
-// temporary file that has lost its name. Its memory is free when the last handle of it is closed, in whatever
-// process. It is bounded by Options.MaxSize; by default, only by what the machine has.
+// temporary file that has lost its name. Its memory is free when the last handle of it is
+// closed, in whatever process. It is bounded by Options.MaxSize; by default, only by what the
+// machine has.
 //
 // All of a store's methods are there, and WriteTo writes a file for Open. Nothing becomes
-// durable, and to ask for it costs nothing. Options.Durability, SyncAligned and CheckpointBytes do nothing, Perm says
-// who may OpenFile it, and ReadOnly finds no store (fs.ErrNotExist).
+// durable, and to ask for it costs nothing. Options.Durability, SyncAligned and CheckpointBytes
+// do nothing, Perm says who may OpenFile it, and ReadOnly finds no store (fs.ErrNotExist).
 //
 // Other processes come to it by File and OpenFile.
 func OpenMem(opts *Options) (*Store, error) { return openMemory(new(memoryDisk), opts) }
@@ -50,10 +51,10 @@ func (s *Store) File() (*os.File, error) {
 }
 
 // OpenFile opens the store in memory behind a descriptor that File returned, in this process or
-// another; f may be closed afterwards. With ReadOnly it follows, with Shared it writes together with others, who
-// all must say Shared, the first of them to OpenMem. With neither it writes alone, and is
-// ErrLocked while somebody else may write. On macOS and FreeBSD all but ReadOnly is
-// errors.ErrUnsupported. As after File, the store stays in its memory.
+// another; f may be closed afterwards. With ReadOnly it follows, with Shared it writes together
+// with others, who all must say Shared, the first of them to OpenMem. With neither it writes
+// alone, and is ErrLocked while somebody else may write. On macOS and FreeBSD all but ReadOnly
+// is errors.ErrUnsupported. As after File, the store stays in its memory.
 //
 // A process that dies takes nothing with it that it has written: the others go on, and a
 // descriptor that was kept opens the store again.
@@ -78,8 +79,9 @@ func openMemory(m *memoryDisk, opts *Options) (*Store, error) {
 // errHanded: see File.
 var errHanded = fmt.Errorf("%w: others may have opened this memory, and could not follow to another", errors.ErrUnsupported)
 
-// memoryDisk is the disk of one store in memory. It keeps no names: what is renamed, or linked, to the store's is the
-// store from then on, and the rest is nobody's when it is closed. A file that others may have is never replaced.
+// memoryDisk is the disk of one store in memory. It keeps no names: what is renamed, or linked,
+// to the store's is the store from then on, and the rest is nobody's when it is closed. A file
+// that others may have is never replaced.
 type memoryDisk struct {
 	inherited *os.File                   // what is opened; immutable
 	handed    atomic.Bool                // others may have the file; set under Store.mu, or before Open
@@ -137,8 +139,9 @@ func (m *memoryDisk) Remove(string) error               { return nil }
 func (m *memoryDisk) OpenDir(string) (directory, error) { return memoryNames{m}, nil }
 func (m *memoryDisk) OpenName(string) (nameLock, error) { return memoryNames{m}, nil }
 
-// memoryNames are a directory of which nothing is left to sync, and the lock of the one name in it. Whoever shares the store
-// has presence in its file, and that is the same file for all: so presence is all there is to the lock.
+// memoryNames are a directory of which nothing is left to sync, and the lock of the one name in
+// it. Whoever shares the store has presence in its file, and that is the same file for all: so
+// presence is all there is to the lock.
 type memoryNames struct{ *memoryDisk }
 
 func (n memoryNames) Sync() error           { return nil }

@@ -49,8 +49,8 @@ func keep(t testing.TB) func(*Store, error) *Store {
 	}
 }
 
-// Goal: a store in memory compacts as others do, by itself too, stays within its bound by that, and has no path.
-// Method: keys are written over until much more than MaxSize has been written.
+// Goal: a store in memory compacts as others do, by itself too, stays within its bound by that,
+// and has no path. Method: keys are written over until much more than MaxSize has been written.
 func TestMemoryCompacts(t *testing.T) {
 	dir, err := os.ReadDir(".")
 	if err != nil {
@@ -86,8 +86,9 @@ func TestMemoryCompacts(t *testing.T) {
 	}
 }
 
-// Goal: once others may have it a store in memory stays where it is, says so, and is full at its bound. Method: what
-// would compact, by asking, by itself, and for want of space; then what it holds is what it held.
+// Goal: once others may have it a store in memory stays where it is, says so, and is full at
+// its bound. Method: what would compact, by asking, by itself, and for want of space; then what
+// it holds is what it held.
 func TestMemoryHanded(t *testing.T) {
 	s := openMem(t, &Options{MaxSize: 256 << 10})
 	mustPut(t, s, "k", "1")
@@ -113,8 +114,9 @@ func TestMemoryHanded(t *testing.T) {
 	wantSame(t, []*Store{s, reader}, map[string]string{"k": value})
 }
 
-// Goal: whoever has a store's descriptor follows it, though it was compacting when it was handed out. Method: Compact
-// without end on one goroutine, File on another, and a write that must be seen.
+// Goal: whoever has a store's descriptor follows it, though it was compacting when it was
+// handed out. Method: Compact without end on one goroutine, File on another, and a write that
+// must be seen.
 func TestMemoryHandedInCompaction(t *testing.T) {
 	for round := range 50 {
 		s := openMem(t, &Options{Shared: round%2 == 0 && runtime.GOOS == "linux", CompactAt: -1})
@@ -141,8 +143,8 @@ func TestMemoryHandedInCompaction(t *testing.T) {
 	}
 }
 
-// Goal: handles of one store in memory exclude each other or share it as those of a file do, and who is last leaves it
-// whole for whoever still has a descriptor. Method: every order.
+// Goal: handles of one store in memory exclude each other or share it as those of a file do,
+// and who is last leaves it whole for whoever still has a descriptor. Method: every order.
 func TestMemoryLocks(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("several writers: on Linux only")
@@ -225,8 +227,9 @@ func TestMemoryCounts(t *testing.T) {
 	wantSame(t, handles, map[string]string{"n": strings.Repeat("x", each*len(handles))})
 }
 
-// Goal: a watch of a store in memory sees what is written, over a compaction, and in a handle that reads; that one
-// is woken, though the descriptor by which it was opened is closed. Method: event by event.
+// Goal: a watch of a store in memory sees what is written, over a compaction, and in a handle
+// that reads; that one is woken, though the descriptor by which it was opened is closed.
+// Method: event by event.
 func TestMemoryWatched(t *testing.T) {
 	s := openMem(t, nil)
 	own := pull(t, s.Watch(t.Context(), nil))
@@ -289,7 +292,8 @@ func TestMemoryRefuses(t *testing.T) {
 	}
 }
 
-// Goal: the memory of a closed store comes back, though the program still holds it. Method: the process's mappings are looked at.
+// Goal: the memory of a closed store comes back, though the program still holds it. Method: the
+// process's mappings are looked at.
 func TestMemoryFreed(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("by /proc")

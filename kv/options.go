@@ -53,20 +53,21 @@ type Options struct {
 	// the store.
 	ReadOnly bool
 	// Shared opens the store to write it together with other handles that are Shared, of this
-	// process and others. Each write, and each Update, waits for its turn, has
-	// what all others wrote before it, and is atomic for all. A Get sees every write that
-	// returned before it began, whoever made it, and costs one load more if nothing
-	// is new, else what it takes to take that in. A Shared handle and one that is not exclude each other: ErrLocked says who has the
-	// store open. ReadOnly handles follow either. A process that dies holds nobody up. It is not to be had together with
-	// SyncAligned, nor on macOS and FreeBSD (errors.ErrUnsupported).
+	// process and others. Each write, and each Update, waits for its turn, has what all others
+	// wrote before it, and is atomic for all. A Get sees every write that returned before it
+	// began, whoever made it, and costs one load more if nothing is new, else what it takes to
+	// take that in. A Shared handle and one that is not exclude each other: ErrLocked says who
+	// has the store open. ReadOnly handles follow either. A process that dies holds nobody up.
+	// It is not to be had together with SyncAligned, nor on macOS and FreeBSD
+	// (errors.ErrUnsupported).
 	Shared bool
 	// Perm are the permission bits of a new file, whatever the umask.
 	// Default 0600.
 	Perm fs.FileMode
-	// LockTimeout is how long Open waits for another writer to let go, and a write of a
-	// Shared store for its turn, which another process may keep as long as the function of its Update runs.
-	// Then they return ErrLocked. Default 0: Open waits for no writer, but for a turn of those who
-	// share, as a write does, 10 s.
+	// LockTimeout is how long Open waits for another writer to let go, and a write of a Shared
+	// store for its turn, which another process may keep as long as the function of its Update
+	// runs. Then they return ErrLocked. Default 0: Open waits for no writer, but for a turn of
+	// those who share, as a write does, 10 s.
 	LockTimeout time.Duration
 	// Durability says when writes become durable. Default SyncPeriodic.
 	Durability Durability

@@ -115,7 +115,8 @@ func (c *crew) end() {
 	c.dead.Wait()
 }
 
-// heard tells whether a moment is none: of somebody who is long dead. It notes what of that one is gone.
+// heard tells whether a moment is none: of somebody who is long dead. It notes what of that one
+// is gone.
 func (c *crew) heard(where string) bool {
 	select {
 	case <-c.over:
@@ -276,8 +277,8 @@ func (r *powerRun) refused(err error) bool {
 	return no
 }
 
-// undisturbed takes in what others have done, who may do more meanwhile, and then does something while they do
-// not.
+// undisturbed takes in what others have done, who may do more meanwhile, and then does
+// something while they do not.
 func (r *powerRun) undisturbed(do func()) {
 	if r.crew == nil || !r.opts.Shared {
 		do()
@@ -294,7 +295,8 @@ func (r *powerRun) undisturbed(do func()) {
 	r.crew.nested = nested
 }
 
-// othersMayAct has, perhaps, the handle that is at work die, or another one do something before that goes on.
+// othersMayAct has, perhaps, the handle that is at work die, or another one do something before
+// that goes on.
 func (r *powerRun) othersMayAct(where string) {
 	c := r.crew
 	if c.acting == nil {
@@ -364,8 +366,8 @@ func (r *powerRun) workTogether() {
 	}
 }
 
-// dieAppending has a handle die when it has stored some records behind the tail, all of a transaction or not, and
-// not moved it. The kernel may write what it likes of that.
+// dieAppending has a handle die when it has stored some records behind the tail, all of a
+// transaction or not, and not moved it. The kernel may write what it likes of that.
 func (r *powerRun) dieAppending() {
 	var muts []mutation
 	for _, i := range r.rng.Perm(keyCount)[:1+r.rng.IntN(3)] {

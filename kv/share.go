@@ -17,35 +17,38 @@ import (
 	"github.com/mmapkv/mmapkv/mmapfile"
 )
 
-// A store that is open with Options.Shared is written by several handles, of this process
-// and others, each with an index of its own.
+// A store that is open with Options.Shared is written by several handles, of this process and
+// others, each with an index of its own.
 //
 // Terminology.
-//   - share: the file's lock, which Shared handles hold together for as long as they
-//     write, and an exclusive one alone. So they exclude each other.
-//   - company: a lock of the store's name, which Shared handles hold together as long as they are open. The kernel tells by
-//     it whether there is anybody else, be it one who has not looked since the file was replaced.
-//   - presence: a byte lock of the file that every handle which may write to it holds, together with the others. By it
-//     those tell who only read.
+//   - share: the file's lock, which Shared handles hold together for as long as they write, and
+//     an exclusive one alone. So they exclude each other.
+//   - company: a lock of the store's name, which Shared handles hold together as long as they
+//     are open. The kernel tells by it whether there is anybody else, be it one who has not
+//     looked since the file was replaced.
+//   - presence: a byte lock of the file that every handle which may write to it holds, together
+//     with the others. By it those tell who only read.
 //   - turn: a byte lock for one handle. Who has it, and mu, has the write lock.
 //
 // Why nothing is lost or invented:
-//  1. Only who has the turn stores behind the tail, moves it, makes the file grow, or replaces it. The
-//     kernel ends the turn of a process that dies.
-//  2. A turn begins by taking in the log up to the tail word, in the file that the path names now. So
-//     an index is never behind when it decides, nor is a revision given twice.
-//  3. A tail that others have seen is never taken back while anybody lives who saw it: who opens
-//     the store beside others believes the tail word, and not the records behind it. Only who
-//     is alone recovers, as who opens it exclusively does.
-//  4. A holder that died before it moved the tail has left bytes behind it, be they whole records. It has said
-//     before how far (the word written); the next one makes them zero, durably, before it
-//     appends. Else the end of that might follow a new record, and be believed.
-//  5. The tail is moved before the writer's own index has the record, and a reader that sees
-//     it moved waits for that (follow). So whoever reads it first, in whichever process, nobody reads
-//     what was before it any more.
+//  1. Only who has the turn stores behind the tail, moves it, makes the file grow, or replaces
+//     it. The kernel ends the turn of a process that dies.
+//  2. A turn begins by taking in the log up to the tail word, in the file that the path names
+//     now. So an index is never behind when it decides, nor is a revision given twice.
+//  3. A tail that others have seen is never taken back while anybody lives who saw it: who
+//     opens the store beside others believes the tail word, and not the records behind it. Only
+//     who is alone recovers, as who opens it exclusively does.
+//  4. A holder that died before it moved the tail has left bytes behind it, be they whole
+//     records. It has said before how far (the word written); the next one makes them zero,
+//     durably, before it appends. Else the end of that might follow a new record, and be
+//     believed.
+//  5. The tail is moved before the writer's own index has the record, and a reader that sees it
+//     moved waits for that (follow). So whoever reads it first, in whichever process, nobody
+//     reads what was before it any more.
 //  6. A sync covers all from what this handle knows to be durable up to the tail, whoever wrote
-//     it. What was not synced when the handle came is stored to once more (see settleTail): another's sync of it may have failed.
-//     If one fails later, the kernel tells each who had the file open by then.
+//     it. What was not synced when the handle came is stored to once more (see settleTail):
+//     another's sync of it may have failed. If one fails later, the kernel tells each who had
+//     the file open by then.
 //  7. The mark is stored in a turn: two who did so at once could spoil both slots.
 const (
 	presenceLock mmapfile.ByteLock = iota
@@ -149,7 +152,8 @@ func (s *Store) takeTurn(ctx context.Context, g *generation, deadline time.Time)
 	}
 }
 
-// tryTurn is takeTurn where g is not replaced meanwhile; else it returns the next generation, without the turn.
+// tryTurn is takeTurn where g is not replaced meanwhile; else it returns the next generation,
+// without the turn.
 func (s *Store) tryTurn(ctx context.Context, g *generation, deadline time.Time) (next *generation, err error) {
 	if err := s.join(g); err != nil {
 		return nil, err
@@ -185,9 +189,10 @@ func takePresence(f file) error {
 	return err
 }
 
-// writerLives tells whether there is somebody who may write to f, the file at the path, or who may yet come to do so from
-// one that it has replaced. Who is about to recover it after a stop of the machine does not count: until the header names this
-// boot, the tail word says nothing. It is for handles that only read.
+// writerLives tells whether there is somebody who may write to f, the file at the path, or who
+// may yet come to do so from one that it has replaced. Who is about to recover it after a stop
+// of the machine does not count: until the header names this boot, the tail word says nothing.
+// It is for handles that only read.
 func (s *Store) writerLives(f file) bool {
 	present, err := f.ByteLocked(presenceLock)
 	present = present && err == nil && f.Mapping().Word(crc.BootOff).Load() == mmapfile.BootID()
@@ -340,8 +345,8 @@ func (s *Store) noteMark(g *generation, end int64, revision uint64) error {
 	return err
 }
 
-// storeMark stores the mark that was noted last, if others have not stored a later one. The caller has the
-// turn.
+// storeMark stores the mark that was noted last, if others have not stored a later one. The
+// caller has the turn.
 func (s *Store) storeMark(g *generation) {
 	if g.marking.Load() == nil {
 		return
@@ -357,16 +362,17 @@ func (s *Store) storeMark(g *generation) {
 	}
 }
 
-// foretell moves the tail to end for other processes, before this one's index has what is there. Readers
-// of this process that see it wait until the caller lets go of follow.
+// foretell moves the tail to end for other processes, before this one's index has what is
+// there. Readers of this process that see it wait until the caller lets go of follow.
 func (s *Store) foretell(g *generation, end int64) {
 	s.follow.Lock()
 	g.foretold.Store(uint64(end))
 	g.tailWord().Store(uint64(end))
 }
 
-// awaitOwn waits for the index to have what this handle itself is about to publish, up to the tail word, and tells
-// whether it has. It lasts no longer than that takes a writer that is not held up: who waits for follow instead holds up the next.
+// awaitOwn waits for the index to have what this handle itself is about to publish, up to the
+// tail word, and tells whether it has. It lasts no longer than that takes a writer that is not
+// held up: who waits for follow instead holds up the next.
 func (g *generation) awaitOwn(word uint64) bool {
 	for range 64 {
 		if uint64(g.end.Load()) >= word {
@@ -380,10 +386,11 @@ func (g *generation) awaitOwn(word uint64) bool {
 	return false
 }
 
-// distrust sees to it that what becomes durable in g, which others write too, stands on what is. The next sync
-// writes all of the log beyond the mark, whatever the kernel says of it, for the sync of another process may have
-// failed before this one had the file open, and that one have died before it said so (see setFailed); and whoever
-// gave the file its name may have died before it synced that.
+// distrust sees to it that what becomes durable in g, which others write too, stands on what
+// is. The next sync writes all of the log beyond the mark, whatever the kernel says of it, for
+// the sync of another process may have failed before this one had the file open, and that one
+// have died before it said so (see setFailed); and whoever gave the file its name may have died
+// before it synced that.
 func (s *Store) distrust(g *generation) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(g.mapped, &err)
@@ -455,8 +462,8 @@ func (s *Store) claimShared(f file) (before *head, err error) {
 	return &h, setHolder(f, uint64(os.Getpid()))
 }
 
-// closesAlone tells whether nobody else may write the store, and if so has taken the turn, for good. The
-// caller holds mu.
+// closesAlone tells whether nobody else may write the store, and if so has taken the turn, for
+// good. The caller holds mu.
 func (s *Store) closesAlone() bool {
 	if others, err := s.company.Shared(); others || err != nil {
 		return false // without waiting for a turn that one of them may keep
@@ -476,8 +483,8 @@ func (s *Store) closesAlone() bool {
 	return true
 }
 
-// refuseCompany returns an error if somebody shares the store who has not looked since its file was replaced: the new one's lock
-// does not tell of that.
+// refuseCompany returns an error if somebody shares the store who has not looked since its file
+// was replaced: the new one's lock does not tell of that.
 func (s *Store) refuseCompany(holder uint64) error {
 	company, err := s.disk.OpenName(s.path)
 	if errors.Is(err, errors.ErrUnsupported) {
@@ -494,8 +501,8 @@ func (s *Store) refuseCompany(holder uint64) error {
 	return err
 }
 
-// claimCompaction waits until no other process compacts, and keeps them from it. It returns the generation at
-// the path, which nobody else can replace then.
+// claimCompaction waits until no other process compacts, and keeps them from it. It returns the
+// generation at the path, which nobody else can replace then.
 func (s *Store) claimCompaction(ctx context.Context) (*generation, error) {
 	for wait := time.Millisecond; ; wait = min(2*wait, turnMost) {
 		g, err := s.lockWrites(ctx) // in a turn it is the one at the path

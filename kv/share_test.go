@@ -56,8 +56,8 @@ func wantSame(t *testing.T, handles []*Store, want map[string]string) {
 	}
 }
 
-// Goal: what one handle did, each other one sees at once, whatever it was, and goes on from there. Method: handles
-// by turns, one op each, all looked at after each.
+// Goal: what one handle did, each other one sees at once, whatever it was, and goes on from
+// there. Method: handles by turns, one op each, all looked at after each.
 func TestSharedByTurns(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	handles := openShared(t, path, 3, Options{CompactAt: -1})
@@ -106,8 +106,8 @@ func TestSharedByTurns(t *testing.T) {
 	}
 }
 
-// Goal: Shared handles and one that is not exclude each other, and say who; the last one to close leaves the store as
-// an exclusive one does. Method: every order.
+// Goal: Shared handles and one that is not exclude each other, and say who; the last one to
+// close leaves the store as an exclusive one does. Method: every order.
 func TestSharedExcludes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	handles := openShared(t, path, 2, Options{})
@@ -145,9 +145,9 @@ func TestSharedExcludes(t *testing.T) {
 	openShared(t, path, 1, Options{})
 }
 
-// Goal: a writer that dies before it publishes leaves nothing, and nothing of what it left follows a new record.
-// Method: one stores whole records behind the tail and lets the turn go; the store is then used by another, and
-// recovered as after the death of all.
+// Goal: a writer that dies before it publishes leaves nothing, and nothing of what it left
+// follows a new record. Method: one stores whole records behind the tail and lets the turn go;
+// the store is then used by another, and recovered as after the death of all.
 func TestSharedLeftover(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "store")
@@ -179,9 +179,10 @@ func TestSharedLeftover(t *testing.T) {
 	wantSame(t, []*Store{openTestAt(t, left, nil)}, want)
 }
 
-// Goal: who opens the store to follow it believes no record that was not published, as long as there is anybody who will write
-// on; not even one who has not looked since the file was replaced. Method: of two writers one compacts, dies
-// with a whole record behind the tail, and the other has not noticed.
+// Goal: who opens the store to follow it believes no record that was not published, as long as
+// there is anybody who will write on; not even one who has not looked since the file was
+// replaced. Method: of two writers one compacts, dies with a whole record behind the tail, and
+// the other has not noticed.
 func TestSharedFollowerBelievesTail(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	handles := openShared(t, path, 2, Options{CompactAt: -1})
@@ -204,8 +205,8 @@ func TestSharedFollowerBelievesTail(t *testing.T) {
 	wantSame(t, []*Store{reader, s}, map[string]string{"": "", "after": "value"})
 }
 
-// leaveBehind has a handle store whole records behind the tail and let the turn go, as one that dies. It returns
-// where they end.
+// leaveBehind has a handle store whole records behind the tail and let the turn go, as one that
+// dies. It returns where they end.
 func leaveBehind(t *testing.T, dead *Store, value []byte, keys ...string) (end int64) {
 	t.Helper()
 	g, err := dead.lockWrites(t.Context())
@@ -224,8 +225,8 @@ func leaveBehind(t *testing.T, dead *Store, value []byte, keys ...string) (end i
 	return end
 }
 
-// Goal: a compaction that died before its rename keeps nobody from writing. Method: its word is set, and nothing
-// follows.
+// Goal: a compaction that died before its rename keeps nobody from writing. Method: its word is
+// set, and nothing follows.
 func TestSharedSuperseded(t *testing.T) {
 	handles := openShared(t, filepath.Join(t.TempDir(), "store"), 2, Options{})
 	g, err := handles[0].lockWrites(t.Context())
@@ -240,8 +241,8 @@ func TestSharedSuperseded(t *testing.T) {
 	wantSame(t, handles, map[string]string{"": "", "k": "v"})
 }
 
-// Goal: a write waits for its turn as long as LockTimeout says, and Compact as its context lasts; then all goes on. Method: another
-// handle's Update that does not end.
+// Goal: a write waits for its turn as long as LockTimeout says, and Compact as its context
+// lasts; then all goes on. Method: another handle's Update that does not end.
 func TestSharedTimeout(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	handles := openShared(t, path, 2, Options{LockTimeout: 30 * time.Millisecond})
@@ -269,8 +270,8 @@ func TestSharedTimeout(t *testing.T) {
 	wantSame(t, handles, map[string]string{"": "", "k": "mine", "l": ""})
 }
 
-// Goal: counts of several handles add up, while the file grows, is compacted, and read. Method: goroutines on
-// each handle count up the same keys, by Compute and by Update.
+// Goal: counts of several handles add up, while the file grows, is compacted, and read. Method:
+// goroutines on each handle count up the same keys, by Compute and by Update.
 func TestSharedCounts(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	handles := openShared(t, path, 3, Options{})
@@ -339,8 +340,8 @@ func TestSharedCounts(t *testing.T) {
 	}
 }
 
-// Goal: a handle gives way only while somebody waits. Method: one announces that it waits, and is gone; soon nothing
-// is left of that.
+// Goal: a handle gives way only while somebody waits. Method: one announces that it waits, and
+// is gone; soon nothing is left of that.
 func TestSharedYieldsToSomebody(t *testing.T) {
 	s := openShared(t, filepath.Join(t.TempDir(), "store"), 1, Options{})[0]
 	event := s.gen.Load().file.Mapping().Event(crc.TurnOff)
@@ -360,8 +361,8 @@ func TestSharedYieldsToSomebody(t *testing.T) {
 	}
 }
 
-// Goal: the mark is stored in a turn while the last one is being synced in the background. Method: two handles that
-// write and sync as often as they can; the race detector judges.
+// Goal: the mark is stored in a turn while the last one is being synced in the background.
+// Method: two handles that write and sync as often as they can; the race detector judges.
 func TestSharedMarks(t *testing.T) {
 	handles := openShared(t, filepath.Join(t.TempDir(), "store"), 2, Options{SyncEvery: time.Microsecond})
 	var done sync.WaitGroup
@@ -377,9 +378,10 @@ func TestSharedMarks(t *testing.T) {
 	done.Wait()
 }
 
-// Goal: nobody who reads sees a part of a transaction that another reader of the handle is taking in, nor the state before it where
-// the log seems to end behind it. Method: one handle writes long transactions; of another, and of a follower, several
-// goroutines look, in the steps that reads are made of.
+// Goal: nobody who reads sees a part of a transaction that another reader of the handle is
+// taking in, nor the state before it where the log seems to end behind it. Method: one handle
+// writes long transactions; of another, and of a follower, several goroutines look, in the
+// steps that reads are made of.
 func TestFollowTakesInWhole(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	handles := openShared(t, path, 2, Options{CompactAt: -1})
@@ -437,8 +439,8 @@ func TestFollowTakesInWhole(t *testing.T) {
 	done.Wait()
 }
 
-// Goal: a write gives no revision twice, whatever a reader of its handle is about. Method: a reader that has moved the end, and not
-// the revision yet.
+// Goal: a write gives no revision twice, whatever a reader of its handle is about. Method: a
+// reader that has moved the end, and not the revision yet.
 func TestSharedWriteAwaitsReader(t *testing.T) {
 	handles := openShared(t, filepath.Join(t.TempDir(), "store"), 2, Options{})
 	s, g := handles[1], handles[1].gen.Load()
@@ -466,8 +468,9 @@ func TestSharedWriteAwaitsReader(t *testing.T) {
 	}
 }
 
-// Goal: Close does not wait for a turn that others keep, nor does what it ends. Method: another handle's Update,
-// within which a handle is closed that is about to write, and one that is about to compact, both with all the time in the world.
+// Goal: Close does not wait for a turn that others keep, nor does what it ends. Method: another
+// handle's Update, within which a handle is closed that is about to write, and one that is
+// about to compact, both with all the time in the world.
 func TestSharedCloseWaitsForNoTurn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	handles := openShared(t, path, 3, Options{LockTimeout: time.Hour})
@@ -495,7 +498,8 @@ func TestSharedCloseWaitsForNoTurn(t *testing.T) {
 	}
 }
 
-// Goal: who opens the store goes by the header as it is once it has the turn. Method: the holder changes while it waits.
+// Goal: who opens the store goes by the header as it is once it has the turn. Method: the
+// holder changes while it waits.
 func TestSharedOpenReadsHeaderInTurn(t *testing.T) {
 	handles := openShared(t, filepath.Join(t.TempDir(), "store"), 2, Options{})
 	s := handles[0]
@@ -526,7 +530,8 @@ func TestSharedOpenReadsHeaderInTurn(t *testing.T) {
 	}
 }
 
-// Goal: what put a handle's next compaction off does not once another has compacted. Method: as after a failure.
+// Goal: what put a handle's next compaction off does not once another has compacted. Method: as
+// after a failure.
 func TestSharedCompactionIsDueAgain(t *testing.T) {
 	handles := openShared(t, filepath.Join(t.TempDir(), "store"), 2, Options{CompactAt: -1})
 	handles[1].compactFrom.Store(1 << 40)
@@ -541,8 +546,8 @@ func TestSharedCompactionIsDueAgain(t *testing.T) {
 	}
 }
 
-// Goal: a file that was cut after it was mapped, as by the last to close it while somebody waited to open it, is opened again.
-// Method: just that.
+// Goal: a file that was cut after it was mapped, as by the last to close it while somebody
+// waited to open it, is opened again. Method: just that.
 func TestSharedOpenOfCutFile(t *testing.T) {
 	a := openShared(t, filepath.Join(t.TempDir(), "store"), 1, Options{})[0]
 	f, err := a.disk.Open(a.path, a.mode())

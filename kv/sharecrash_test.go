@@ -68,9 +68,9 @@ func wantKeys(t *testing.T, s *Store, keys ...string) {
 	}
 }
 
-// Goal: what a writer that died has left does not come back behind a new record, on the device neither. Method: the
-// kernel has written what it left; the next writer's record is as long as the first of that, and of all that came later the
-// device has got that record alone.
+// Goal: what a writer that died has left does not come back behind a new record, on the device
+// neither. Method: the kernel has written what it left; the next writer's record is as long as
+// the first of that, and of all that came later the device has got that record alone.
 func TestSharedLeftoverOnDevice(t *testing.T) {
 	d, handles := sharedOn(t, 2)
 	dead, s := handles[0], handles[1]
@@ -98,8 +98,9 @@ func TestSharedLeftoverOnDevice(t *testing.T) {
 	wantAfterCut(t, image{storeName: b}, "base", "next")
 }
 
-// Goal: a handle that goes over to a new generation promises nothing before its name is durable. Method: who has
-// compacted dies before it syncs the directory; another one writes durably; the power is cut.
+// Goal: a handle that goes over to a new generation promises nothing before its name is
+// durable. Method: who has compacted dies before it syncs the directory; another one writes
+// durably; the power is cut.
 func TestSharedNameDurable(t *testing.T) {
 	d, handles := sharedOn(t, 2)
 	if err := handles[0].PutDurable([]byte("a"), nil); err != nil {
@@ -122,8 +123,8 @@ func (noDirSync) OpenDir(string) (directory, error) {
 	return heldDir{func() error { return nil }}, nil
 }
 
-// Goal: what a compaction has synced does not count as durable before the name of its file is. Method: Stats of the
-// handle that compacts, when it is about to sync the directory.
+// Goal: what a compaction has synced does not count as durable before the name of its file is.
+// Method: Stats of the handle that compacts, when it is about to sync the directory.
 func TestSharedDurableNotBeforeName(t *testing.T) {
 	d, handles := sharedOn(t, 2)
 	if err := handles[1].Put([]byte("k"), nil); err != nil {
@@ -174,8 +175,8 @@ func TestSharedMarkInTurn(t *testing.T) {
 	}
 }
 
-// Goal: whoever has read a value, through whichever handle, nobody reads an older one any more. Method: one handle counts up;
-// a reader asks by turns that handle and another.
+// Goal: whoever has read a value, through whichever handle, nobody reads an older one any more.
+// Method: one handle counts up; a reader asks by turns that handle and another.
 func TestSharedReadsAgree(t *testing.T) {
 	handles := openShared(t, filepath.Join(t.TempDir(), "store"), 2, Options{Durability: SyncManual, SyncEvery: time.Hour, CompactAt: -1})
 	const puts = 40_000
@@ -209,8 +210,8 @@ func TestSharedReadsAgree(t *testing.T) {
 	}
 }
 
-// staleTail returns the path of a store with the keys a and b whose tail word is behind the first, as a power cut may
-// leave it.
+// staleTail returns the path of a store with the keys a and b whose tail word is behind the
+// first, as a power cut may leave it.
 func staleTail(t *testing.T) string {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -234,8 +235,8 @@ func staleTail(t *testing.T) string {
 	return filepath.Join(left, storeName)
 }
 
-// Goal: of two who open a store at once after a power cut, the first recovers it. Method: both have come to wait for
-// the turn, which a third has.
+// Goal: of two who open a store at once after a power cut, the first recovers it. Method: both
+// have come to wait for the turn, which a third has.
 func TestSharedOpenersRecover(t *testing.T) {
 	path := staleTail(t)
 	third, err := mmapfile.Open(path, mmapfile.ReadWrite)
@@ -268,8 +269,9 @@ func TestSharedOpenersRecover(t *testing.T) {
 	done.Wait()
 }
 
-// Goal: an Open that comes while the holder closes the store, and gives its slack back, is none of an empty or damaged store. Method: the
-// holder closes when the other one has mapped the file, and is about to lock it.
+// Goal: an Open that comes while the holder closes the store, and gives its slack back, is none
+// of an empty or damaged store. Method: the holder closes when the other one has mapped the
+// file, and is about to lock it.
 func TestOpenMeetsClose(t *testing.T) {
 	for _, opts := range []Options{{}, {Shared: true}} {
 		t.Run(fmt.Sprintf("shared %v", opts.Shared), func(t *testing.T) {
@@ -324,8 +326,8 @@ func (f *turnFile) TryLockByte(b mmapfile.ByteLock, share bool) (bool, error) {
 	return had, err
 }
 
-// Goal: nobody takes a store for recovered because of one who could not recover it. Method: an Open whose sync fails; another
-// one comes as soon as the turn is free.
+// Goal: nobody takes a store for recovered because of one who could not recover it. Method: an
+// Open whose sync fails; another one comes as soon as the turn is free.
 func TestSharedRecoveryFails(t *testing.T) {
 	path := staleTail(t)
 	opened := 0
@@ -364,8 +366,8 @@ func (f *failedFile) Close() error {
 	return err
 }
 
-// Goal: who only reads does not believe the tail word because of one who is about to recover the store. Method: somebody
-// has its presence, and no more, after a power cut.
+// Goal: who only reads does not believe the tail word because of one who is about to recover
+// the store. Method: somebody has its presence, and no more, after a power cut.
 func TestFollowerBesideRecovery(t *testing.T) {
 	path := staleTail(t)
 	writer, err := mmapfile.Open(path, mmapfile.ReadWrite)

@@ -71,8 +71,9 @@ func (s *Store) durable(g *generation) (mark crc.Mark, err error) {
 	}
 	s.sync.mu.Lock()
 	defer s.sync.mu.Unlock()
-	// Of a Shared store others may have synced more; what this handle had synced may have no mark yet. While it leads, or
-	// when that failed, the name of the file may not be durable that has the mark.
+	// Of a Shared store others may have synced more; what this handle had synced may have no
+	// mark yet. While it leads, or when that failed, the name of the file may not be durable
+	// that has the mark.
 	if mark := g.durableMark(); s.opts.Shared && !s.sync.busy && s.poisoned() == nil && mark.Revision > s.sync.durable {
 		return mark, nil
 	}

@@ -378,8 +378,9 @@ func firstRecord(mapped *mmapfile.File, log []byte, h *crc.Header) int64 {
 	return scan.off
 }
 
-// claimFile opens the file at the path for writing, creating it if need be, and has claim lock it, which tells what the
-// header said before; with neither that nor an error, another file is at the path by now. It returns no header of a new file.
+// claimFile opens the file at the path for writing, creating it if need be, and has claim lock
+// it, which tells what the header said before; with neither that nor an error, another file is
+// at the path by now. It returns no header of a new file.
 func (s *Store) claimFile(claim func(f file) (before *head, err error)) (f file, before *head, err error) {
 	deadline := time.Now().Add(s.opts.LockTimeout)
 	again := false
@@ -442,9 +443,9 @@ func (s *Store) claimAlone(f file) (before *head, err error) {
 	return &h, nil
 }
 
-// stillThere tells whether f, which has just been locked, is the file to use. The lock is on the inode: a
-// compaction may have put another at the path meanwhile. And who closed the file may have made it shorter than it is
-// mapped: it would look as if it could take more.
+// stillThere tells whether f, which has just been locked, is the file to use. The lock is on
+// the inode: a compaction may have put another at the path meanwhile. And who closed the file
+// may have made it shorter than it is mapped: it would look as if it could take more.
 func (s *Store) stillThere(f file) (bool, error) {
 	at, err := f.IsAt(s.path)
 	if err == nil && at {

@@ -260,10 +260,11 @@ func (s *Store) setPoison(cause error) error {
 	return *s.poison.Load()
 }
 
-// setFailed notes in the file that a sync of it has failed. In the memory of the kernel its pages may be whole, and synced
-// again with success; the device may not have them all the same. So has ext4 it (seen with Linux 6.18): blocks that were
-// allocated, and whose first write failed, stay marked as never written, whatever is written to them later, as long as their page is in memory.
-// Whoever opens the file next, for writing, does not go on in it.
+// setFailed notes in the file that a sync of it has failed. In the memory of the kernel its
+// pages may be whole, and synced again with success; the device may not have them all the same.
+// So has ext4 it (seen with Linux 6.18): blocks that were allocated, and whose first write
+// failed, stay marked as never written, whatever is written to them later, as long as their
+// page is in memory. Whoever opens the file next, for writing, does not go on in it.
 func (g *generation) setFailed() {
 	var fault error // then it is nobody's who may be told
 	guard := mmapfile.EnterGuard()

@@ -22,11 +22,11 @@ type Tx struct {
 	over    bool
 }
 
-// Update runs fn with a transaction: what fn wrote through it happens together,
-// or, if fn panics or returns an error, which Update returns as it is, not at all. Readers see all of it or
-// none, in this process and in others, and so does recovery. Other writers wait
-// while fn runs. fn may read the store, and must not write to it but through tx,
-// nor compact, clear or close it.
+// Update runs fn with a transaction: what fn wrote through it happens together, or, if fn
+// panics or returns an error, which Update returns as it is, not at all. Readers see all of it
+// or none, in this process and in others, and so does recovery. Other writers wait while fn
+// runs. fn may read the store, and must not write to it but through tx, nor compact, clear or
+// close it.
 func (s *Store) Update(fn func(tx *Tx) error) error {
 	var fnErr error
 	tx := &Tx{s: s, at: make(map[string]int)}

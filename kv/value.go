@@ -4,8 +4,9 @@ import (
 	"github.com/mmapkv/mmapkv/codec"
 )
 
-// Value is one value in a file of its own, such as the settings of a program. Its methods may be called from any number of
-// goroutines, and each is atomic, between processes too (see Options.Shared).
+// Value is one value in a file of its own, such as the settings of a program. Its methods may
+// be called from any number of goroutines, and each is atomic, between processes too (see
+// Options.Shared).
 type Value[T any] struct {
 	m    *Map[string, T]
 	none T // what is loaded while there is none
@@ -19,9 +20,10 @@ type ValueOptions[T any] struct {
 	Codec codec.Codec[T]
 	// Default is the value as long as none was written.
 	Default T
-	// Migrate is called by OpenValue if the file has no value, and returns the first, such as one from where the program
-	// had it before; with ok false there is none. Once there is a value it is not called again. It must not use the store. Of
-	// several processes that open a Shared store at once, one calls it. Default: none.
+	// Migrate is called by OpenValue if the file has no value, and returns the first, such as
+	// one from where the program had it before; with ok false there is none. Once there is a
+	// value it is not called again. It must not use the store. Of several processes that open a
+	// Shared store at once, one calls it. Default: none.
 	Migrate func() (v T, ok bool, err error)
 }
 
@@ -79,9 +81,10 @@ func (v *Value[T]) migrate(from func() (T, bool, error)) error {
 // Load returns the value, or the default if none was written.
 func (v *Value[T]) Load() (T, error) { return v.m.GetOr(valueKey, v.none) }
 
-// Update sets the value to what fn makes of it, and returns that. If fn returns an error, which Update returns as it is, or panics, nothing
-// happened. No other update comes between; those of other goroutines and processes wait while fn runs. fn may
-// load the value, and must not update it.
+// Update sets the value to what fn makes of it, and returns that. If fn returns an error, which
+// Update returns as it is, or panics, nothing happened. No other update comes between; those of
+// other goroutines and processes wait while fn runs. fn may load the value, and must not update
+// it.
 func (v *Value[T]) Update(fn func(old T) (T, error)) (next T, err error) {
 	err = v.m.compute("update", valueKey, func(old T, ok bool) (T, Op, error) {
 		if !ok {

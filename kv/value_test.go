@@ -12,7 +12,8 @@ type settings struct {
 	Size  int
 }
 
-// Goal: a value is the default until it is written, is kept, and is migrated once. Method: opened again and again.
+// Goal: a value is the default until it is written, is kept, and is migrated once. Method:
+// opened again and again.
 func TestValue(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "settings")
 	migrations := 0

@@ -29,35 +29,35 @@ type Event struct {
 const watchBehind = 1024
 
 // Watch yields the entries whose key begins with prefix (nil: all) as they are now, expired
-// ones left out, in the order in which they were written; and then every change to such
-// keys, by whatever process, as it happens. It waits for changes until ctx ends, the store
-// is closed, or the loop is left; a last event with Err tells of any other reason, such as
-// ErrCorrupt or ErrFault. The body may use the store. A loop over what Watch returns is
-// a watch of its own each time.
+// ones left out, in the order in which they were written; and then every change to such keys,
+// by whatever process, as it happens. It waits for changes until ctx ends, the store is closed,
+// or the loop is left; a last event with Err tells of any other reason, such as ErrCorrupt or
+// ErrFault. The body may use the store. A loop over what Watch returns is a watch of its own
+// each time.
 //
-// Revisions ascend. The changes of a transaction follow each other, and none is told of
-// before all are done. That an entry expires is no event: its Expiry says when. A change
-// whose Expiry has passed is told of as it is.
+// Revisions ascend. The changes of a transaction follow each other, and none is told of before
+// all are done. That an entry expires is no event: its Expiry says when. A change whose Expiry
+// has passed is told of as it is.
 //
-// No writer waits for a watch. One that lies more than 1024 changes behind passes over those
-// of keys that have been changed once more by then; the next event's Missed counts
-// them. So at most the state of each key in between is lost. Where a compaction left such a
-// change behind before the watch came to it, nobody knows its key any more: Missed
-// counts it whatever the prefix, and is then an upper bound.
+// No writer waits for a watch. One that lies more than 1024 changes behind passes over those of
+// keys that have been changed once more by then; the next event's Missed counts them. So at
+// most the state of each key in between is lost. Where a compaction left such a change behind
+// before the watch came to it, nobody knows its key any more: Missed counts it whatever the
+// prefix, and is then an upper bound.
 //
-// After Clear, or where several compactions came while the body ran, a watch tells of each key that
-// is gone, with the Revision of the change before, for it is not possible to resume in the midst of
-// that; and then of those that were written.
+// After Clear, or where several compactions came while the body ran, a watch tells of each key
+// that is gone, with the Revision of the change before, for it is not possible to resume in the
+// midst of that; and then of those that were written.
 //
-// A change arrives some 40 µs after a Put of another process began, where the kernel alone takes 12 to 23 to
-// wake a thread (2 busy cores). A Put that has to wake a watch takes 20 µs; one
-// behind which the watch does not fall asleep takes no longer than without. A watch that sleeps takes
-// 0.02 % of a processor at most, be there one or many of a store.
+// A change arrives some 40 µs after a Put of another process began, where the kernel alone
+// takes 12 to 23 to wake a thread (2 busy cores). A Put that has to wake a watch takes 20 µs;
+// one behind which the watch does not fall asleep takes no longer than without. A watch that
+// sleeps takes 0.02 % of a processor at most, be there one or many of a store.
 //
-// A ReadOnly handle needs the permission to write the file for that, of which it then
-// changes the word that says that somebody waits. Without it, and while no writer has the store
-// open, and on macOS and FreeBSD always, it looks for changes instead: first after a
-// millisecond, and when nothing happens less and less often, in the end every 20.
+// A ReadOnly handle needs the permission to write the file for that, of which it then changes
+// the word that says that somebody waits. Without it, and while no writer has the store open,
+// and on macOS and FreeBSD always, it looks for changes instead: first after a millisecond, and
+// when nothing happens less and less often, in the end every 20.
 func (s *Store) Watch(ctx context.Context, prefix []byte) iter.Seq[Event] {
 	return s.watch(ctx, prefix, func(w *watch) error {
 		v, err := s.view()
@@ -69,14 +69,15 @@ func (s *Store) Watch(ctx context.Context, prefix []byte) iter.Seq[Event] {
 	})
 }
 
-// WatchFrom is Watch without the entries as they are now: it yields each change with a
-// revision above after, which is that of the last event that was dealt with, and goes on with
-// what comes. ErrCompacted says that a compaction, or Clear, has left some of these changes
-// behind: then Watch, and forget the keys that it does not yield. A revision above the
-// store's is fs.ErrInvalid; after a power cut it may be that of a change that was lost, and be given
-// to another.
+// WatchFrom is Watch without the entries as they are now: it yields each change with a revision
+// above after, which is that of the last event that was dealt with, and goes on with what
+// comes. ErrCompacted says that a compaction, or Clear, has left some of these changes behind:
+// then Watch, and forget the keys that it does not yield. A revision above the store's is
+// fs.ErrInvalid; after a power cut it may be that of a change that was lost, and be given to
+// another.
 //
-// It reads the log from its beginning; or from the last durability point, where after is not before that.
+// It reads the log from its beginning; or from the last durability point, where after is not
+// before that.
 func (s *Store) WatchFrom(ctx context.Context, prefix []byte, after uint64) iter.Seq[Event] {
 	return s.watch(ctx, prefix, func(w *watch) error { return w.resume(after) })
 }

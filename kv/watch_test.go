@@ -87,7 +87,8 @@ func (s *Store) sleeps() (yes, woken bool) {
 	return s.waiting.news != nil, s.waiting.armed.file != nil
 }
 
-// eventWord is the word by which the watches of s are woken; its lowest bit, waited, says that somebody waits.
+// eventWord is the word by which the watches of s are woken; its lowest bit, waited, says that
+// somebody waits.
 func eventWord(s *Store) uint32 {
 	return uint32(s.gen.Load().log.current.Load().Word(crc.EventOff).Load())
 }

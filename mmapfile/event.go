@@ -9,25 +9,27 @@ import (
 	"unsafe"
 )
 
-// Event is a 4-byte word of a mapping by which goroutines, of any processes that map
-// the file for writing, wait for what others do. Its lowest bit says that somebody waits; the others count
-// the calls of Wake that met it. It is valid as long as its Mapping.
+// Event is a 4-byte word of a mapping by which goroutines, of any processes that map the file
+// for writing, wait for what others do. Its lowest bit says that somebody waits; the others
+// count the calls of Wake that met it. It is valid as long as its Mapping.
 //
 // Why no wake-up is lost:
-//  1. Who waits calls Announce, looks once more whether there is still something to wait for, and
-//     calls Wait with what Announce returned. Who does what they wait for does it, and
-//     calls Wake. These are sequentially consistent, between processes too: either the one
-//     sees what was done, or Wake sees the bit.
-//  2. Wake changes the word, which unsets the bit, and then wakes. The kernel lets nobody sleep on a word that is
-//     not what it was given, and compares it under the lock that a wake takes: who came
-//     before the change is woken, who comes later does not sleep.
-//  3. If another Wake has unset the bit since Announce, then that one has changed the word, and wakes, as
-//     in 2. Nobody changes it back: the count would have to go round, which takes 2^31 wake-ups
-//     between two instructions.
-//  4. Who dies between what it did and its Wake delays those who wait to the end of their timeouts, and no
-//     longer. Who dies waiting leaves the bit: the next Wake wakes nobody, once.
+//  1. Who waits calls Announce, looks once more whether there is still something to wait for,
+//     and calls Wait with what Announce returned. Who does what they wait for does it, and
+//     calls Wake. These are sequentially consistent, between processes too: either the one sees
+//     what was done, or Wake sees the bit.
+//  2. Wake changes the word, which unsets the bit, and then wakes. The kernel lets nobody sleep
+//     on a word that is not what it was given, and compares it under the lock that a wake
+//     takes: who came before the change is woken, who comes later does not sleep.
+//  3. If another Wake has unset the bit since Announce, then that one has changed the word, and
+//     wakes, as in 2. Nobody changes it back: the count would have to go round, which takes
+//     2^31 wake-ups between two instructions.
+//  4. Who dies between what it did and its Wake delays those who wait to the end of their
+//     timeouts, and no longer. Who dies waiting leaves the bit: the next Wake wakes nobody,
+//     once.
 //
-// Wake costs one load while nobody waits. On macOS and FreeBSD nobody is woken: Wait sleeps a while, as a poll does.
+// Wake costs one load while nobody waits. On macOS and FreeBSD nobody is woken: Wait sleeps a
+// while, as a poll does.
 type Event struct{ word *atomic.Uint32 }
 
 // eventWaits is the bit of an event that somebody waits.

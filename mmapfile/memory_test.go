@@ -22,8 +22,8 @@ func newMemory(t *testing.T, n int64) (*File, *os.File) {
 	return f, handed
 }
 
-// Goal: a file in memory is one file for all who open it, as it grows and when its maker has closed it. Method: one
-// writes and the other looks.
+// Goal: a file in memory is one file for all who open it, as it grows and when its maker has
+// closed it. Method: one writes and the other looks.
 func TestMemory(t *testing.T) {
 	f, handed := newMemory(t, 2)
 	fill(f.Mapping().Bytes(), 0)
@@ -47,7 +47,8 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// Goal: two who open a file in memory exclude each other, and a descriptor of it holds no lock. Method: all orders.
+// Goal: two who open a file in memory exclude each other, and a descriptor of it holds no lock.
+// Method: all orders.
 func TestMemoryLock(t *testing.T) {
 	f, handed := newMemory(t, 1)
 	must(t, f.TryLock(0))

@@ -1,50 +1,47 @@
-// Package mmapfile maps a file so that the mapping can grow without moving,
-// locks it, and turns the memory faults that a mapping brings into errors. It
-// also hands out anonymous memory outside the Go heap. It knows bytes and
-// lengths only: no record, no log. It never logs and never tries again by
-// itself, but for calls that a signal interrupted and, once, for address space
-// that the garbage collector can still give back.
+// Package mmapfile maps a file so that the mapping can grow without moving, locks it, and turns
+// the memory faults that a mapping brings into errors. It also hands out anonymous memory
+// outside the Go heap. It knows bytes and lengths only: no record, no log. It never logs and
+// never tries again by itself, but for calls that a signal interrupted and, once, for address
+// space that the garbage collector can still give back.
 //
 // # One reservation, one mapping
 //
-// A [File] maps more than its file: a reservation of address space, all of it
-// over the same file, of which only the prefix that the file has filled is
-// accessible.
+// A [File] maps more than its file: a reservation of address space, all of it over the same
+// file, of which only the prefix that the file has filled is accessible.
 //
 //	base            base+length          base+reservation
 //	| file, readable     | PROT_NONE           |
 //	|<----- Bytes() ---->|<--- grows into ---->|
 //
-// Growth makes the next pages accessible, and base stays: no slice taken before
-// is invalidated. It is two areas (VMAs) of the kernel's table a file; advice
-// and protection over a part of it add one each. Only when a reservation is
-// outgrown is the file mapped anew, in a much larger one, and published as
-// another [Mapping]. The old one stays, and shows the same bytes, for whoever
-// holds it.
+// Growth makes the next pages accessible, and base stays: no slice taken before is invalidated.
+// It is two areas (VMAs) of the kernel's table a file; advice and protection over a part of it
+// add one each. Only when a reservation is outgrown is the file mapped anew, in a much larger
+// one, and published as another [Mapping]. The old one stays, and shows the same bytes, for
+// whoever holds it.
 //
 // # Lifetime of mapped bytes
 //
-// Mapped memory is not Go memory: a slice of it does not keep it mapped. The
-// *Mapping (or the *Region) does, and is unmapped when the garbage collector
-// proves that nobody holds it; so whoever reads the bytes ends with
-// runtime.KeepAlive of it. A *File holds its current Mapping, also after Close.
+// Mapped memory is not Go memory: a slice of it does not keep it mapped. The *Mapping (or the
+// *Region) does, and is unmapped when the garbage collector proves that nobody holds it; so
+// whoever reads the bytes ends with runtime.KeepAlive of it. A *File holds its current Mapping,
+// also after Close.
 //
 // # Faults
 //
-// Touching mapped bytes whose page cannot be had (the file was truncated by
-// somebody, the device failed, a copy-on-write file system is full) raises a
-// signal and not an error. A [Guard] around the code that touches turns it into
-// a [*FaultError]. This holds for the guarded goroutine only.
+// Touching mapped bytes whose page cannot be had (the file was truncated by somebody, the
+// device failed, a copy-on-write file system is full) raises a signal and not an error. A
+// [Guard] around the code that touches turns it into a [*FaultError]. This holds for the
+// guarded goroutine only.
 //
 // # Where it works
 //
-// Linux, macOS and FreeBSD, on little-endian machines. Elsewhere the package
-// compiles and [Open], [Create], [CreateMemory], [OpenMemory], [OpenDir] and [NewRegion] return an error that
-// matches [errors.ErrUnsupported].
+// Linux, macOS and FreeBSD, on little-endian machines. Elsewhere the package compiles and
+// [Open], [Create], [CreateMemory], [OpenMemory], [OpenDir] and [NewRegion] return an error
+// that matches [errors.ErrUnsupported].
 //
-// All methods of a File may be called from several goroutines at once. Several
-// processes may map one file; the bytes are coherent between them, the growing
-// is to be agreed upon between them (see [File.TryLock], [File.Refresh]).
+// All methods of a File may be called from several goroutines at once. Several processes may
+// map one file; the bytes are coherent between them, the growing is to be agreed upon between
+// them (see [File.TryLock], [File.Refresh]).
 package mmapfile
 
 import (

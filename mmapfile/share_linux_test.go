@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Goal: those who share the lock exclude who wants it alone, and the other way round, and each error says how it is
-// held. Method: three Files of one process.
+// Goal: those who share the lock exclude who wants it alone, and the other way round, and each
+// error says how it is held. Method: three Files of one process.
 func TestShare(t *testing.T) {
 	f, path := newTestFile(t, 1)
 	g, h := openTest(t, path, ReadWrite), openTest(t, path, ReadWrite)
@@ -65,8 +65,8 @@ func TestByteLock(t *testing.T) {
 	try(g, 2, false, true)
 }
 
-// Goal: the lock of a name is held by all who take it, whatever files have the name, and by nobody once they
-// have closed it. Method: two of one name, and one of another.
+// Goal: the lock of a name is held by all who take it, whatever files have the name, and by
+// nobody once they have closed it. Method: two of one name, and one of another.
 func TestNameLock(t *testing.T) {
 	dir := t.TempDir()
 	open := func(name string) *NameLock {
@@ -116,8 +116,9 @@ nonsense
 	}
 }
 
-// Goal: who waits is woken by another process, through a mapping of its own of the file; and without being woken, it
-// wakes up in time. Method: a child wakes, again and again, as long as we announce that we wait.
+// Goal: who waits is woken by another process, through a mapping of its own of the file; and
+// without being woken, it wakes up in time. Method: a child wakes, again and again, as long as
+// we announce that we wait.
 func TestEvent(t *testing.T) {
 	f, path := newTestFile(t, 1)
 	event := f.Mapping().Event(16)

@@ -284,7 +284,8 @@ func examine(path string, b []byte) (opens bool, err error) {
 	return true, errors.Join(examineShared(path+".shared", b, want, nil), examineWrite(s, path, want), s.Close())
 }
 
-// examineShared opens a forgery by handles that share it. What they have is want, unless one that is alone was refused.
+// examineShared opens a forgery by handles that share it. What they have is want, unless one
+// that is alone was refused.
 func examineShared(path string, b []byte, want map[string]string, refused error) error {
 	if runtime.GOOS != "linux" {
 		return nil

@@ -13,10 +13,10 @@ import (
 	"github.com/mmapkv/mmapkv/kv"
 )
 
-// Goal: whatever the words of the header say by which Shared handles go, nothing of the log is lost, nothing
-// hangs, and what cannot be is ErrCorrupt.
-// Method: two handles and a follower are open, and others come; each value is written over the word, beneath all of
-// them; each then works, or says why not, and does again when the word is what it was.
+// Goal: whatever the words of the header say by which Shared handles go, nothing of the log is
+// lost, nothing hangs, and what cannot be is ErrCorrupt. Method: two handles and a follower are
+// open, and others come; each value is written over the word, beneath all of them; each then
+// works, or says why not, and does again when the word is what it was.
 func TestHostileSharedWords(t *testing.T) {
 	path := storePath(t)
 	opts := &kv.Options{Shared: true, CompactAt: -1, LockTimeout: 5 * time.Second}

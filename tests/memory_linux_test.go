@@ -97,8 +97,9 @@ func openMem(t *testing.T, opts *kv.Options) *kv.Store {
 	return s
 }
 
-// Goal: a child that has a store in memory sees each write of its parent once it
-// returned, while the memory grows too, and goes on when another child is killed. Method: a write at a time; two children look.
+// Goal: a child that has a store in memory sees each write of its parent once it returned,
+// while the memory grows too, and goes on when another child is killed. Method: a write at a
+// time; two children look.
 func TestMemoryFollower(t *testing.T) {
 	s := openMem(t, nil)
 	must(t, s.Put([]byte("k"), valueOf(3, 1)))
@@ -194,9 +195,10 @@ func receiveFile(t *testing.T, over int) *os.File {
 	return os.NewFile(uintptr(fds[0]), "received")
 }
 
-// Goal: the death of the process that made a store in memory, in the midst of its writes, takes nothing from the others: they
-// read and write on, though they keep the descriptor that it gave them, and one who comes later finds all of it, alone too.
-// Method: a child makes it and sends it here; it is killed as it counts.
+// Goal: the death of the process that made a store in memory, in the midst of its writes, takes
+// nothing from the others: they read and write on, though they keep the descriptor that it gave
+// them, and one who comes later finds all of it, alone too. Method: a child makes it and sends
+// it here; it is killed as it counts.
 func TestMemoryOutlivesMaker(t *testing.T) {
 	for range 5 {
 		pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -251,7 +253,8 @@ func memoryOf(t *testing.T) *os.File {
 	return w
 }
 
-// Goal: descriptors of what is no store in memory are refused, each with its own error, and nothing waits or crashes. Method: a table; each is opened in every way.
+// Goal: descriptors of what is no store in memory are refused, each with its own error, and
+// nothing waits or crashes. Method: a table; each is opened in every way.
 func TestHostileDescriptor(t *testing.T) {
 	opened := func(t *testing.T, path string, flags int) *os.File {
 		f, err := os.OpenFile(path, flags, 0)
@@ -325,7 +328,8 @@ func TestHostileDescriptor(t *testing.T) {
 	}
 }
 
-// Goal: memory that another process cuts off beneath an open store is an error, and no crash. Method: it is, and then everything is tried.
+// Goal: memory that another process cuts off beneath an open store is an error, and no crash.
+// Method: it is, and then everything is tried.
 func TestMemoryCutBeneath(t *testing.T) {
 	s, err := kv.OpenMem(&kv.Options{Shared: true})
 	must(t, err)
@@ -349,7 +353,8 @@ func TestMemoryCutBeneath(t *testing.T) {
 	}
 }
 
-// Goal: without /proc a store in memory works for itself, and File says what is missing. Method: a child with an empty root.
+// Goal: without /proc a store in memory works for itself, and File says what is missing.
+// Method: a child with an empty root.
 func TestMemoryWithoutProc(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("SKIPPED: to change the root takes root")

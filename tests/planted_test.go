@@ -155,10 +155,11 @@ var plantedFaults = []struct {
 // plantedEnv chooses the fault that a build with all of them has: its number.
 const plantedEnv = "MMAPKV_PLANTED"
 
-// Goal: the laboratory finds what it is there to find.
-// Method: all faults are planted in a copy of the source, each in copies of the functions that it
-// changes, of which the environment chooses one; go's -overlay puts that in the place of the files. The tests that must find
-// a fault are run on it and must fail. What does not compile, or can no longer be planted, is a failure of this test.
+// Goal: the laboratory finds what it is there to find. Method: all faults are planted in a copy
+// of the source, each in copies of the functions that it changes, of which the environment
+// chooses one; go's -overlay puts that in the place of the files. The tests that must find a
+// fault are run on it and must fail. What does not compile, or can no longer be planted, is a
+// failure of this test.
 func TestPlantedFaults(t *testing.T) {
 	if raceDetector || invariants.Enabled || testing.Short() {
 		t.Skip("the plain tests run it")

@@ -229,8 +229,9 @@ func obey(s *kv.Store, q request) (*kv.Store, reply) {
 	return s, a
 }
 
-// writeSlack writes zeros to the blocks behind the log, which were allocated and never written. When the first write of
-// such a block fails, ext4 takes the next one for done, and reads zeros all the same once the page is gone.
+// writeSlack writes zeros to the blocks behind the log, which were allocated and never written.
+// When the first write of such a block fails, ext4 takes the next one for done, and reads zeros
+// all the same once the page is gone.
 func writeSlack(s *kv.Store) error {
 	f, err := os.OpenFile(s.Path(), os.O_WRONLY, 0)
 	if err != nil {

@@ -8,10 +8,11 @@ import (
 	"github.com/mmapkv/mmapkv/kv"
 )
 
-// Goal: what one process could not make durable, another one that shares the store does not acknowledge: its
-// next sync fails, or writes what the other could not.
-// Method: the device refuses one write, or one flush, under the durable put of a process; another one had the store open
-// by then, or opens it after that, and puts durably. Then both are gone, and so is what the kernel had in memory.
+// Goal: what one process could not make durable, another one that shares the store does not
+// acknowledge: its next sync fails, or writes what the other could not. Method: the device
+// refuses one write, or one flush, under the durable put of a process; another one had the
+// store open by then, or opens it after that, and puts durably. Then both are gone, and so is
+// what the kernel had in memory.
 func TestSharedWriteFails(t *testing.T) {
 	for _, kind := range fileSystems {
 		for _, f := range []struct {

@@ -118,9 +118,10 @@ func testWriteFails(t *testing.T, m *machine, kind *fileSystem, f fault, do stri
 	r.end()
 }
 
-// Goal: what is acknowledged after a sync has failed, and the store was opened again, lasts, though the kernel may hold for
-// written what the device never got. Method: the device refuses one write; the store is opened again while the file
-// system goes on, and put to, durably; then what the kernel has in memory is gone.
+// Goal: what is acknowledged after a sync has failed, and the store was opened again, lasts,
+// though the kernel may hold for written what the device never got. Method: the device refuses
+// one write; the store is opened again while the file system goes on, and put to, durably; then
+// what the kernel has in memory is gone.
 func TestOpenAfterFailedSync(t *testing.T) {
 	for _, kind := range fileSystems {
 		for _, shared := range []bool{false, true} {

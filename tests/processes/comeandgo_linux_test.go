@@ -32,8 +32,8 @@ func counted(value []byte) uint64 {
 	return binary.LittleEndian.Uint64(value)
 }
 
-// comeAndGo counts its keys up, all of them in each transaction, notes what was acknowledged in a file, compacts and syncs now
-// and then, and sooner or later closes the store and ends.
+// comeAndGo counts its keys up, all of them in each transaction, notes what was acknowledged in
+// a file, compacts and syncs now and then, and sooner or later closes the store and ends.
 func comeAndGo(p *plan) error {
 	ledger, err := os.OpenFile(filepath.Join(p.Diaries, fmt.Sprint("ledger-", p.Number)), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -94,7 +94,8 @@ type onlooker struct {
 	seen map[string]uint64
 }
 
-// look returns what is wrong with what the store shows: each process's keys must agree, and go nowhere back.
+// look returns what is wrong with what the store shows: each process's keys must agree, and go
+// nowhere back.
 func (o *onlooker) look() error {
 	of := make(map[byte]uint64)
 	it := o.s.Iter(nil)
@@ -111,9 +112,10 @@ func (o *onlooker) look() error {
 	return it.Err()
 }
 
-// Goal: processes may open a store, close it, and die at any moment, be it while others do; be one of them the last, be it all at
-// once. What was acknowledged stays, and transactions stay whole. Method: three that write, compact, close and come again; they are
-// killed and stopped at random, while a follower looks on, with a new handle now and then.
+// Goal: processes may open a store, close it, and die at any moment, be it while others do; be
+// one of them the last, be it all at once. What was acknowledged stays, and transactions stay
+// whole. Method: three that write, compact, close and come again; they are killed and stopped
+// at random, while a follower looks on, with a new handle now and then.
 func TestComeAndGo(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "store")

@@ -148,9 +148,9 @@ func count(p *plan) error {
 }
 
 // Goal: once anybody has seen a write, in whichever process, nobody reads what was before it.
-// Method: one process counts, or two do, others follow; a goroutine of each reads as fast as it can. They
-// share memory that has the highest numbers which anybody has seen, so that no clock nor
-// file comes between two looks. The end must be the sum of what all counted.
+// Method: one process counts, or two do, others follow; a goroutine of each reads as fast as it
+// can. They share memory that has the highest numbers which anybody has seen, so that no clock
+// nor file comes between two looks. The end must be the sum of what all counted.
 func TestCounter(t *testing.T) {
 	for _, tc := range []struct {
 		name  string

@@ -75,10 +75,10 @@ func tryOpen(p *plan) error {
 	return err
 }
 
-// Goal: who waits for another process's lock waits as long as LockTimeout says, hears who has it, and has changed
-// nothing; readers do not wait at all. When the holder goes on, or dies, so do the others, and of a transaction
-// that was not finished nothing shows.
-// Method: a child is stopped within a transaction, and goes on, or is killed.
+// Goal: who waits for another process's lock waits as long as LockTimeout says, hears who has
+// it, and has changed nothing; readers do not wait at all. When the holder goes on, or dies, so
+// do the others, and of a transaction that was not finished nothing shows. Method: a child is
+// stopped within a transaction, and goes on, or is killed.
 func TestLockTimeout(t *testing.T) {
 	for _, ending := range []string{"goes on", "killed", "killed while it is stopped"} {
 		t.Run(ending, func(t *testing.T) {
@@ -170,9 +170,9 @@ func writes(s *kv.Store) map[string]func() error {
 	}
 }
 
-// Goal: shared and exclusive handles exclude each other, in every order, in one process
-// and between two, and who is refused hears by whom; followers, and the tool's reading verbs, work beside either.
-// Method: all pairs.
+// Goal: shared and exclusive handles exclude each other, in every order, in one process and
+// between two, and who is refused hears by whom; followers, and the tool's reading verbs, work
+// beside either. Method: all pairs.
 func TestExclusion(t *testing.T) {
 	tool := buildTool(t)
 	for _, tc := range []struct {
