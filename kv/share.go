@@ -95,9 +95,10 @@ func (s *Store) lockWrites(ctx context.Context) (*generation, error) {
 	return g, nil
 }
 
-// lockMu locks mu, unless ctx ends before.
+// lockMu locks mu, unless ctx ends before. When the store closes, whoever has mu, waiting for a
+// turn, lets go of it.
 func (s *Store) lockMu(ctx context.Context) error {
-	if ctx.Done() == nil {
+	if !s.opts.Shared || ctx == s.closing {
 		s.mu.Lock()
 		return nil
 	}
@@ -114,7 +115,7 @@ func (s *Store) lockMu(ctx context.Context) error {
 	case <-locked:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 }
 
