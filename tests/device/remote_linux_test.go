@@ -246,8 +246,23 @@ func writeSlack(s *kv.Store) error {
 }
 
 // dropPages makes the kernel forget the pages of a file, which are clean, so that
-// the next who looks at one reads it from the device.
-func dropPages(path string) error {
+// the next who looks at one reads it from the device. More than once, since the store may
+// still be bringing in what it writes next: the kernel keeps all of a folio of which a page is mapped.
+func dropPages(path string) (err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for range 3 {
+		err = errors.Join(unmapPages(path), f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
+		time.Sleep(20 * time.Millisecond)
+	}
+	return err
+}
+
+// unmapPages takes the pages of a file out of the page table.
+func unmapPages(path string) error {
 	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
 		return err
@@ -264,13 +279,5 @@ func dropPages(path string) error {
 			return errno
 		}
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+	return nil
 }
