@@ -29,7 +29,7 @@ plain:
 
 # What only tests the laboratory, and not the product, the plain pass runs alone.
 race:
-	$(GO) test -race -tags invariants -skip $(LABORATORY) $(ALL)
+	$(GO) test -race -tags invariants -skip $(LABORATORY) -timeout 30m $(ALL)
 
 # The invariants without the race detector, which is faster.
 invariants:
