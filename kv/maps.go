@@ -62,5 +62,12 @@ func SplitKey(key []byte) (name string, rest []byte, ok bool) {
 	return string(before), rest, true
 }
 
-// IsMapNote tells whether a key of a store is one under which it notes what maps it has.
-func IsMapNote(key []byte) bool { return bytes.HasPrefix(key, []byte(catalog)) }
+// NotedMap returns the name of the map that a key of a store is the note of, if it is one: what
+// MapInfo returns is its value.
+func NotedMap(key []byte) (name string, ok bool) {
+	rest, ok := bytes.CutPrefix(key, []byte(catalog))
+	if !ok {
+		return "", false
+	}
+	return string(rest), true
+}

@@ -60,19 +60,21 @@ func TestMaps(t *testing.T) {
 func TestSplitKey(t *testing.T) {
 	for _, test := range []struct {
 		key, name, rest string
-		ok, note        bool
+		ok              bool
+		noted           string
 	}{
 		{key: "users\x00\x00k", name: "users", rest: "\x00k", ok: true},
 		{key: "\x00", ok: true},
 		{key: ""},
 		{key: "users"},
-		{key: catalog + "users", note: true},
+		{key: catalog + "users", noted: "users"},
 		{key: strings.Repeat("n", MaxNameLen) + "\x00", name: strings.Repeat("n", MaxNameLen), ok: true},
 		{key: strings.Repeat("n", MaxNameLen+1) + "\x00"},
 	} {
 		name, rest, ok := SplitKey([]byte(test.key))
-		if name != test.name || string(rest) != test.rest || ok != test.ok || IsMapNote([]byte(test.key)) != test.note {
-			t.Errorf("%.20q is of %q, %q, %v", test.key, name, rest, ok)
+		noted, _ := NotedMap([]byte(test.key))
+		if name != test.name || string(rest) != test.rest || ok != test.ok || noted != test.noted {
+			t.Errorf("%.20q is of %q, %q, %v, and the note of %q", test.key, name, rest, ok, noted)
 		}
 	}
 }
