@@ -159,13 +159,10 @@ func (c *coder) field(w stringWriter, name string, b []byte) {
 func (c *coder) parse(what, s string) ([]byte, error) {
 	if c.form == formHex || c.form == formBase64 {
 		b, err := c.form.parse(what, s)
-		if err == nil {
-			err = c.check(b)
-		}
 		if err != nil {
-			return nil, usagef("%s: %v", what, err)
+			return nil, err
 		}
-		return b, nil
+		return c.take(what, b)
 	}
 	b, err := c.fromText(s)
 	if err != nil {

@@ -57,10 +57,11 @@ before it has been imported. --format says what the files are:
           of those that --value-column names, the value is a JSON object of strings
   bbolt   a bbolt file, read-only: each bucket becomes a map of its name, those within
           others with a slash between the names (a/b), or one bucket, --bucket, the
-          entries of the store or of --map. A damaged file is trusted as far as bbolt does
+          entries of the store or of --map
   mmkv    a file of Tencent's MMKV, beside which is its .crc file; or a directory of
-          them, each of which becomes a map of its name. --key-file or --key is for
-          encrypted ones; others on the machine may see --key. Deadlines are kept
+          them, each of which becomes a map of its name, but for those in directories
+          within it, such as specialCharacter. --key-file or --key is for encrypted
+          ones; others on the machine may see --key. Deadlines are kept
 
 With --map the entries become those of a typed map: one that is there, or one that
 --key-codec and --value-codec make, by the names of the codecs of the Go package: string,

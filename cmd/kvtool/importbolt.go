@@ -21,8 +21,9 @@ func (i *importer) bolt(ctx context.Context, path string) error {
 	if i.bucket == "" && i.one {
 		return usagef("%s becomes a map for each of its buckets: --map is for one, which --bucket names", path)
 	}
-	err := readBolt(path, func(tx *bbolt.Tx) error {
-		w := boltWalk{i: i, ctx: ctx, size: tx.Size(), seen: map[string]bool{}}
+	w := boltWalk{i: i, ctx: ctx, seen: map[string]bool{}}
+	err := w.read(path, func(tx *bbolt.Tx) error {
+		w.size = tx.Size()
 		if i.bucket == "" {
 			return w.buckets(tx)
 		}
@@ -45,12 +46,26 @@ func (i *importer) bolt(ctx context.Context, path string) error {
 	return nil
 }
 
-// readBolt gives fn the content of a bbolt file. It makes an error of the panics and faults with
-// which bbolt answers a damaged one.
-func readBolt(path string, fn func(tx *bbolt.Tx) error) (err error) {
+// boltWalk is one pass over a file.
+type boltWalk struct {
+	i       *importer
+	ctx     context.Context
+	size    int64           // of the file
+	done    int64           // bytes of keys and values
+	seen    map[string]bool // names of maps
+	nested  int             // buckets that were left out
+	storing bool            // a panic now is none of bbolt's
+}
+
+// read gives fn the content of a bbolt file. It makes an error of the panics and faults with
+// which bbolt answers what checkBolt lets through.
+func (w *boltWalk) read(path string, fn func(tx *bbolt.Tx) error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
+			if w.storing {
+				panic(r)
+			}
 			err = fmt.Errorf("not a sound bbolt file (bbolt check says more): %v", r)
 		}
 	}()
@@ -62,7 +77,12 @@ func readBolt(path string, fn func(tx *bbolt.Tx) error) (err error) {
 		return err
 	}
 	defer db.Close()
-	return db.View(fn)
+	return db.View(func(tx *bbolt.Tx) error {
+		if err := checkBolt(path, tx); err != nil {
+			return fmt.Errorf("not a sound bbolt file (bbolt check says more): %w", err)
+		}
+		return fn(tx)
+	})
 }
 
 // findBucket returns the bucket of a path: names of buckets, each in that before it, by slashes.
@@ -84,16 +104,6 @@ func findBucket(tx *bbolt.Tx, path string) (*bbolt.Bucket, error) {
 	return b, nil
 }
 
-// boltWalk is one pass over a file.
-type boltWalk struct {
-	i      *importer
-	ctx    context.Context
-	size   int64           // of the file
-	read   int64           // bytes of keys and values
-	seen   map[string]bool // names of maps
-	nested int             // buckets that were left out
-}
-
 // buckets imports all buckets that hold something, each as a map.
 func (w *boltWalk) buckets(tx *bbolt.Tx) error {
 	return tx.ForEach(func(name []byte, b *bbolt.Bucket) error { return w.asMap(string(name), b, 0) })
@@ -108,7 +118,7 @@ func (w *boltWalk) asMap(name string, b *bbolt.Bucket, depth int) error {
 	}
 	w.seen[name] = true
 	var m *mapping
-	err := b.ForEach(func(key, value []byte) (err error) {
+	return b.ForEach(func(key, value []byte) (err error) {
 		if value == nil {
 			return w.asMap(name+"/"+string(key), b.Bucket(key), depth+1)
 		}
@@ -119,7 +129,6 @@ func (w *boltWalk) asMap(name string, b *bbolt.Bucket, depth int) error {
 		}
 		return w.entry(m, name, key, value)
 	})
-	return err
 }
 
 func (w *boltWalk) bucket(b *bbolt.Bucket, name string, m *mapping) error {
@@ -136,12 +145,15 @@ func (w *boltWalk) entry(m *mapping, bucket string, key, value []byte) error {
 	err := m.keys.check(key)
 	if err == nil {
 		// bbolt's values are its own, and valid in its transaction only.
-		err = w.i.untypedEntry(w.ctx, m, entry{key: key, value: append([]byte{}, value...)})
+		e := entry{key: key, value: append([]byte{}, value...)}
+		w.storing = true
+		err = w.i.untypedEntry(w.ctx, m, e)
+		w.storing = false
 	}
 	if err != nil {
 		return fmt.Errorf("bucket %q, key %q: %w", bucket, key, err)
 	}
-	w.read += int64(len(key) + len(value))
-	w.i.bar.at("import", min(w.read, w.size), w.size)
+	w.done += int64(len(key) + len(value))
+	w.i.bar.at("import", min(w.done, w.size), w.size)
 	return nil
 }

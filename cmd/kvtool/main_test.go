@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 		"kvshare": func() { os.Exit(own(true, churn)) },
 		"kvcrowd": func() { os.Exit(own(true, storm)) },
 		"kvmaps":  func() { os.Exit(oneOff(putMaps)) },
-		"kvbolt":  func() { os.Exit(oneOff(putBolt)) },
+		"kvbolt":  func() { os.Exit(oneOff(func() error { return makeBolt(os.Args[1]) })) },
 		"kvmmkv":  func() { os.Exit(oneOff(putMMKV)) },
 		"ontty":   func() { os.Exit(onTTY()) },
 	})

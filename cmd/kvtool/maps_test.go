@@ -15,7 +15,6 @@ import (
 	"github.com/mmapkv/mmapkv/codec"
 	"github.com/mmapkv/mmapkv/codec/entrypb"
 	"github.com/mmapkv/mmapkv/kv"
-	"go.etcd.io/bbolt"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -52,31 +51,6 @@ func putMaps() error {
 		opaque.Put("a", netip.MustParseAddr("1.2.3.4")),
 		s.Put([]byte("sessions\x00short"), []byte("{no JSON")),
 		os.WriteFile(os.Args[2], descriptors, 0o600))
-}
-
-// putBolt makes a bbolt file os.Args[1].
-func putBolt() error {
-	db, err := bbolt.Open(os.Args[1], 0o600, nil)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	return db.Update(func(tx *bbolt.Tx) error {
-		users, err := tx.CreateBucket([]byte("users"))
-		admins, adminsErr := users.CreateBucket([]byte("admins"))
-		deep, deepErr := admins.CreateBucket([]byte("deep"))
-		empty, emptyErr := tx.CreateBucket([]byte("empty"))
-		slash, slashErr := tx.CreateBucket([]byte("a/b"))
-		if err := errors.Join(err, adminsErr, deepErr, emptyErr, slashErr); err != nil {
-			return err
-		}
-		return errors.Join(
-			users.Put([]byte("1"), []byte(`{"name":"Ada"}`)),
-			users.Put([]byte("2"), []byte(`{"name":`)),
-			deep.Put([]byte{0xff}, []byte("root")),
-			empty.Put([]byte("k"), nil),
-			slash.Put([]byte("k"), []byte("v")))
-	})
 }
 
 // Goal: bytes that other codecs write come out of show as a form that fromJSON takes back.

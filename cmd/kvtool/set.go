@@ -42,6 +42,9 @@ by the descriptor that --proto gives.`,
 			if err := y.checkForms("the key", args[1]); err != nil {
 				return err
 			}
+			if w.create && cmd.Flags().Changed("map") {
+				return usagef("--create makes a store without maps; kvtool import --create --map makes one with a map")
+			}
 			if cmd.Flags().Changed("ttl") && ttl <= 0 {
 				return usagef("--ttl %v: not a time to live", ttl)
 			}

@@ -82,7 +82,7 @@ left behind what was changed since.`,
 
 // watch prints what happens in s, each event at once.
 func (t *tool) watch(ctx context.Context, s *kv.Store, prefix []byte, o *watching, w *bufio.Writer) error {
-	printed := int64(0)
+	printed, missed := int64(0), uint64(0)
 	for e := range o.events(ctx, s, prefix) {
 		if e.Missed > 0 && (!o.json || e.Err != nil) {
 			t.notef("left out %d changes", e.Missed)
@@ -92,8 +92,10 @@ func (t *tool) watch(ctx context.Context, s *kv.Store, prefix []byte, o *watchin
 		}
 		m, key := o.of(e.Key)
 		if m == nil {
+			missed += e.Missed
 			continue
 		}
+		e.Missed, missed = e.Missed+missed, 0
 		if o.json {
 			m.writeEvent(w, key, &e)
 		} else {
