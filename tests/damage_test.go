@@ -151,13 +151,13 @@ func TestTruncationEveryLength(t *testing.T) {
 }
 
 // Goal: no single flipped bit ever shows as another value.
-// Method: each bit of a small store; Open refuses, or all is right, and it must
+// Method: each bit of a small store, a third under the race detector; Open refuses, or all is right, and it must
 // refuse for every bit of a record and of the header's immutable part.
 func TestFlipEveryBit(t *testing.T) {
 	c := smallStore(t, 2, 10)
 	path := filepath.Join(t.TempDir(), "damaged")
 	step := 1
-	if testing.Short() {
+	if testing.Short() || raceDetector {
 		step = 3
 	}
 	for bit := 0; bit < 8*len(c.bytes); bit += step {
