@@ -289,7 +289,8 @@ func (m *Map[K, V]) compute(op string, key K, fn func(old V, ok bool) (V, Op, er
 	return err
 }
 
-// LoadOrStore returns the value of key if it is present, and else sets it to v. loaded tells which.
+// LoadOrStore returns the value of key if it is present, and else sets it to v, without a
+// deadline. loaded tells which. It waits for its turn as a write does.
 func (m *Map[K, V]) LoadOrStore(key K, v V) (actual V, loaded bool, err error) {
 	err = m.Compute(key, func(old V, ok bool) (V, Op) {
 		if actual, loaded = old, ok; ok {
@@ -310,7 +311,7 @@ func (m *Map[K, V]) LoadAndDelete(key K) (v V, loaded bool, err error) {
 	return v, loaded && err == nil, err
 }
 
-// Swap sets key to v, and returns the value that it had, if it was present.
+// Swap sets key to v, without a deadline, and returns the value that it had, if it was present.
 func (m *Map[K, V]) Swap(key K, v V) (previous V, loaded bool, err error) {
 	err = m.Compute(key, func(old V, ok bool) (V, Op) {
 		previous, loaded = old, ok
@@ -319,8 +320,8 @@ func (m *Map[K, V]) Swap(key K, v V) (previous V, loaded bool, err error) {
 	return previous, loaded && err == nil, err
 }
 
-// CompareAndSwap sets key to new if its value is old, and tells whether it did. An absent key
-// has no value.
+// CompareAndSwap sets key to new, without a deadline, if its value == old, and tells whether it
+// did. An absent key has no value. For values that are not comparable there is Compute.
 func CompareAndSwap[K, V comparable](m *Map[K, V], key K, old, new V) (swapped bool, err error) {
 	err = m.Compute(key, func(now V, ok bool) (V, Op) {
 		if swapped = ok && now == old; !swapped {
