@@ -1,4 +1,4 @@
-// Package kv is a persistent map: keys and values are Go types, or bytes, reads come straight
+// Package kv is a persistent map: keys and values are Go types, or bytes; reads come straight
 // from a memory-mapped file, and what was written is still there after the process
 // dies, or after a power cut, as the durability that was asked for says.
 //
@@ -20,7 +20,7 @@
 // (NAME.mmapkv-next, NAME.mmapkv-new-*) is left over from an operation that was cut off, and
 // may be deleted while nobody has the store open.
 //
-// [Store.Close] syncs and lets go. A program that is killed without it loses nothing that
+// [Store.Close] syncs and lets go. A program that is killed without it loses no write that
 // returned: the next Open recovers by itself.
 //
 // # Keys and values
@@ -43,9 +43,14 @@
 //
 // A [Map] is a map of Go types, with the verbs of sync.Map and an error beside each result.
 // [OpenMap] opens a file as one map, whose codecs go by the types. [NewMap] takes a store, a name
-// and two codecs of package codec: several maps in one file, which share no key. The codecs'
-// names are kept with the data, and with others it is [ErrCodec], not a wrong value. An absent key
-// is never a zero: it is [ErrNotFound], or ok false.
+// and two codecs of package codec: several maps in one file, which share no key.
+//
+//	users, err := kv.NewMap(store, "users", codec.Uint64{}, codec.JSON[User]{})
+//	ages, err := kv.NewMap(store, "ages", codec.String{}, codec.Uint8{})
+//
+// The codecs' names are kept with the data, and with others it is [ErrCodec], not a wrong value. A
+// tool that has not the types finds them by [Store.Maps]. An absent key is never a zero: it is
+// [ErrNotFound], or ok false. What a map returns belongs to the caller.
 //
 // [Add], [Collect] and [CompareAndSwap] are functions, since they ask more of the types. A
 // [Value] is one value in a file, such as settings, with a default and a migration.
@@ -55,16 +60,24 @@
 // What the function of [Store.Update] writes through its [Tx] happens together, or, where the
 // function returns an error or panics, not at all. Readers see all of it or none, and so does
 // recovery. [Map.Update] is that for one map; [Map.In] is for several maps in one transaction.
+//
+//	err := store.Update(func(tx *kv.Tx) error {
+//		if err := users.In(tx).Put(7, user); err != nil {
+//			return err
+//		}
+//		return ages.In(tx).Put(user.Name, 36)
+//	})
+//
 // A function that is given to Update or Compute holds up all other writers: let it be short, and
 // let it write by its transaction alone.
 //
 // # Durability points
 //
 // A write that returned is in the kernel's page cache: the death of the process cannot undo it.
-// After its durability point a power cut cannot either. [Options].Durability says when that is:
+// After its durability point a power cut cannot either. [Options.Durability] says when that is:
 //
-//   - [SyncPeriodic], the default: a sync in the background, that begins a second after the write
-//     at the latest.
+//   - [SyncPeriodic], the default: a sync in the background, which begins a second after the write
+//     at the latest ([Options.SyncEvery]).
 //   - [SyncAlways]: before the write returns. Writers that wait at the same time share one sync.
 //   - [SyncManual]: when [Store.Sync] or Close does.
 //
@@ -76,8 +89,14 @@
 //
 // An [Iter] is a snapshot: what is written after [Store.Iter] is not in it, and writers go on. The
 // entries come in the order in which they were last written. A prefix chooses entries and does
-// not make it cheaper: the cost is that of reading every record that is not dead. Ask [Iter.Err]
-// after the loop.
+// not make it cheaper: the cost is that of reading every record that is not dead. What cannot be
+// read ends the loop, so ask [Iter.Err] after it; a [MapIter] has the same two methods.
+//
+//	it := store.Iter([]byte("user/"))
+//	for key, value := range it.All() {
+//		fmt.Printf("%s: %d bytes\n", key, len(value))
+//	}
+//	if err := it.Err(); err != nil { ... }
 //
 // # Deadlines
 //
@@ -96,64 +115,69 @@
 // # Several processes
 //
 // One handle writes a store, a second one gets [ErrLocked], and any number may follow it with
-// Options.ReadOnly, in any process and without a lock. With Options.Shared, on Linux, several
+// [Options.ReadOnly], in any process and without a lock. With [Options.Shared], on Linux, several
 // processes write it, each write in a turn of its own: Compute, CompareAndSwap and Update are then
 // atomic between processes as they are between goroutines, and a read sees every write that
 // returned before it began, whoever made it. A process that dies holds nobody up.
 //
 // A store in memory only ([OpenMem]) is for one process, or for those that get its descriptor
-// ([Store.File], [OpenFile]). [Users] tells who has a store open.
+// ([Store.File], [OpenFile]). [Users] tells, on Linux, who has a store open.
 //
 // # Space
 //
 // The file is a log that is appended to. Where enough of it is dead, by default some 36 % (see
-// Options.CompactAt), a compaction in the background copies the live records to a new file, which
+// [Options.CompactAt]), a compaction in the background copies the live records to a new file, which
 // takes the old one's place; [Store.Compact] does it at once, and [Store.Clear] is one that copies
-// nothing. It takes as much free disk as what is live and what is written meanwhile. The old file's
-// blocks are free once no reader maps it any more. The index lies in memory, outside of the Go
-// heap: some 15 to 23 bytes a key. Options.MaxSize bounds the file.
+// nothing. A compaction takes as much free disk as what is live and what is written meanwhile. The
+// old file's blocks are free once no reader maps it any more. The index lies in memory, outside of
+// the Go heap: some 15 to 23 bytes a key. [Options.MaxSize] bounds the file.
 //
 // # Backup
 //
-// [Store.WriteTo] writes a consistent and verified copy while the store is in use, which Open opens.
-// [Store.Verify] checks every invariant and changes nothing.
+// [Store.WriteTo] writes a consistent and verified copy while the store is in use. The copy is a
+// store: to restore it, put it at the path while nobody has the store open. [Store.Verify] checks
+// every invariant and changes nothing.
 //
 // # Errors and what to do
 //
 // A miss is [ErrNotFound], as it is; an error of a function that the caller gave is returned as
-// it is. Any other error of an operation is an [*Error], to be matched with errors.Is.
+// it is. Any other error of an operation is an [*Error], to be matched with [errors.Is]: against those
+// of this package, here with what to do, and against the operating system's (fs.ErrPermission ...).
 //
-//   - [ErrFull]: nothing changed. Make space, or raise Options.MaxSize, and write on.
+//   - [ErrFull]: nothing changed. Make space, or raise [Options.MaxSize], and write on.
 //   - [ErrTooLarge]: nothing changed. See the limits below.
 //   - [ErrLocked]: close the other writer, which the text names, wait for it with
-//     Options.LockTimeout, or open ReadOnly or, all of them, Shared.
+//     [Options.LockTimeout], or open ReadOnly or, all of them, Shared. A write of a Shared store
+//     returns it too, where its turn does not come.
 //   - [ErrReadOnly], [ErrClosed]: the program's own mistake.
 //   - [ErrCodec]: open the map with the codecs that the text names. An error that matches
-//     codec.ErrValue says that a value, or a key, is not what its codec writes.
+//     [codec.ErrValue] says that a value, or a key, is not what its codec writes.
 //   - [ErrCompacted]: call Watch, and forget the keys that it does not yield.
 //   - [ErrPoisoned]: a sync failed, and nobody can tell what the device holds. Reading goes on;
 //     Close, look at the device, and Open again.
 //   - [ErrFault]: bytes of the file could not be had. Close, look at the disk, and Open again.
-//   - [ErrCorrupt]: restore a backup, or read what is left with Options.Salvage; [CorruptError] has
+//   - [ErrCorrupt]: restore a backup, or read what is left with [Options.Salvage]; [CorruptError] has
 //     the byte ranges, and [Store.Suspects] the keys that were probably in them.
 //   - [ErrFormat]: it is another kind of file. [ErrVersion]: update this program.
 //
-// Damage is an error and never a wrong value: the sums are checked by Open, or behind it for what
-// the checkpoint spared it to read, and by every read with Options.VerifyReads. A store is never
-// repaired without being asked: Open cuts off what a crash left half-written behind the last
+// Damage is an error and never a wrong value: Open checks every sum, or, of what a checkpoint
+// spared it to read, whoever reads it first. Bytes that change beneath the open store are met by
+// every read with [Options.VerifyReads], and without it by Verify, WriteTo and Compact. A store is
+// never repaired without being asked: Open cuts off what a crash left half-written behind the last
 // durability point, and refuses all else.
 //
 // # Limits
 //
 // A key has at most [MaxKeySize] bytes, 64 KiB, a value [MaxValueSize], 1 GiB, and a transaction
-// [MaxTxSize], 1 GiB; a key or a value may be empty. A file has at most 8 TiB, and 1 GiB on 32-bit systems. A
-// map's name and a zero byte count towards the length of each of its keys. The package works on
-// Linux, macOS and FreeBSD, and writes to local file systems only.
+// [MaxTxSize], 1 GiB; a key or a value may be empty. A map's name and a zero byte count towards the
+// length of each of its keys. A file has at most 8 TiB, and 1 GiB on 32-bit systems. The package
+// works on Linux, macOS and FreeBSD, on little-endian machines, and writes to local file systems
+// only: elsewhere Open returns an error that matches [errors.ErrUnsupported].
 //
 // # Observability
 //
 // [Store.Stats] has the figures of now. [Hooks] are called after syncs, growth and compaction, with
-// what they took, and for damage; Options.Logger hears of what an operator should know.
+// what they took, for the progress of what takes long, and for damage; [Options.Logger] hears of what an operator should know.
 // [Inspect] reads the header of a store that another process may be writing, [Store.Records] the
 // history that is still in the log.
 package kv

@@ -122,6 +122,51 @@ func ExampleMapIter() {
 	// Bob 18
 }
 
+func ExampleMap_Swap() {
+	ages := ages()
+	defer ages.Store().Close()
+	_ = ages.Put("Ada", 36)
+	fmt.Println(ages.Swap("Ada", 37))
+	fmt.Println(ages.LoadAndDelete("Ada"))
+	fmt.Println(ages.LoadAndDelete("Ada"))
+	// Output:
+	// 36 true <nil>
+	// 37 true <nil>
+	// 0 false <nil>
+}
+
+// An entry that expires, and one that a Put without a deadline keeps.
+func ExampleMap_PutTTL() {
+	ages := ages()
+	defer ages.Store().Close()
+	_ = ages.PutTTL("Ada", 36, 20*time.Millisecond)
+	_ = ages.PutTTL("Bob", 18, 20*time.Millisecond)
+	_ = ages.Put("Bob", 19)
+	time.Sleep(40 * time.Millisecond)
+	fmt.Println(kv.Collect(ages))
+	// Output: map[Bob:19] <nil>
+}
+
+// What a tool finds of a map, and of a key of the store that is one of it.
+func ExampleMapInfo() {
+	ages := ages()
+	defer ages.Store().Close()
+	_ = ages.Put("Ada", 36)
+	info, err := ages.Store().MapInfo("ages")
+	fmt.Println(info.Name, info.Keys, info.Values, err)
+	it := ages.Store().Iter(info.Prefix())
+	for key := range it.All() {
+		name, rest, ok := kv.SplitKey(key)
+		fmt.Println(name, string(rest), ok)
+	}
+	if err := it.Err(); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// ages string int64 <nil>
+	// ages Ada true
+}
+
 func ExampleAdd() {
 	ages := ages()
 	defer ages.Store().Close()

@@ -116,6 +116,36 @@ func ExampleDurability() {
 	// 1
 }
 
+// One writer at a time, and any number who read beside it and follow what it writes.
+func ExampleOpen() {
+	store, done := open(nil)
+	defer done()
+	_, err := kv.Open(store.Path(), nil)
+	fmt.Println(errors.Is(err, kv.ErrLocked))
+	reader, err := kv.Open(store.Path(), &kv.Options{ReadOnly: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer reader.Close()
+	_ = store.Put([]byte("k"), []byte("v"))
+	value, err := reader.Get([]byte("k"))
+	fmt.Println(string(value), err)
+	// Output:
+	// true
+	// v <nil>
+}
+
+// One write that a power cut must not undo, in a store that syncs once a second.
+func ExampleStore_PutDurable() {
+	store, done := open(nil)
+	defer done()
+	if err := store.PutDurable([]byte("order/7"), []byte("paid")); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(store.Stats().DurableRevision)
+	// Output: 1
+}
+
 func ExampleEvent() {
 	store, done := open(nil)
 	defer done()
