@@ -1,16 +1,3 @@
-// Package codec turns entries into protobuf wire bytes and back. The bytes are those of the message in entry.proto, so that any protobuf tool reads a
-// payload; they are written and read by hand, since that is several times faster than the generated code, which only tests use.
-//
-// The package is pure: it knows no offset, no lock and no checksum, keeps no state, and may be used from any number of goroutines. What it
-// returns aliases what it was given and lives as long. It never panics on bad input, and never allocates but to word an error.
-//
-// Beyond protobuf's rules, the bytes of an entry obey these, and Decode refuses what does not:
-//  1. Field numbers strictly ascend and are at most that of the value.
-//  2. The key is the first field and always present.
-//  3. The revision is present and greater than 0.
-//  4. The kind is Put or Delete.
-//  5. A Put has a value, which is the last field and ends with the payload; a Delete has none.
-//  6. Unknown fields, whatever their wire type, are skipped; by rules 1 and 5 they lie after the kind and before the value.
 package codec
 
 import (

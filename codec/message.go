@@ -11,8 +11,8 @@ import (
 
 // Proto is the codec of protobuf messages, T being the pointer type that protoc-gen-go makes.
 // The message is written deterministically, as far as protobuf knows such a thing, so that it
-// may be a key for as long as the program is built with one version of it. Its name has the
-// message's full name.
+// may be a key for as long as the program is built with one version of it. Its name is "proto:"
+// and the message's full name.
 type Proto[T proto.Message] struct{}
 
 func (Proto[T]) Append(dst []byte, v T) ([]byte, error) { return appendProto(dst, v) }
@@ -41,7 +41,9 @@ func protoName[T any]() string {
 	return "proto:" + string(any(none).(proto.Message).ProtoReflect().Descriptor().FullName())
 }
 
-// JSON is the codec of whatever encoding/json writes and reads.
+// JSON is the codec of whatever encoding/json writes and reads, by its rules: fields that are not
+// exported are not kept, and unknown ones are skipped. Append fails for what has no JSON, such as a
+// channel or a NaN. Its name is "json", whatever the type.
 type JSON[T any] struct{}
 
 func (JSON[T]) Append(dst []byte, v T) ([]byte, error) {
@@ -59,7 +61,8 @@ func (JSON[T]) Decode(src []byte) (v T, err error) {
 func (JSON[T]) Name() string { return "json" }
 
 // Text is the codec of types that write themselves as text (encoding.TextMarshaler), and, or
-// their pointers, read that (encoding.TextUnmarshaler).
+// their pointers, read that (encoding.TextUnmarshaler). The type's own errors are wrapped. Its name
+// is "text", whatever the type.
 type Text[T encoding.TextMarshaler] struct{}
 
 func (Text[T]) Append(dst []byte, v T) ([]byte, error) { return appendText(dst, v) }
@@ -79,7 +82,8 @@ func decodeText[T any](src []byte) (T, error) {
 }
 
 // Binary is the codec of types that write themselves in binary form (encoding.BinaryMarshaler),
-// and, or their pointers, read that (encoding.BinaryUnmarshaler).
+// and, or their pointers, read that (encoding.BinaryUnmarshaler). The type's own errors are wrapped.
+// Its name is "binary", whatever the type.
 type Binary[T encoding.BinaryMarshaler] struct{}
 
 func (Binary[T]) Append(dst []byte, v T) ([]byte, error) { return appendBinary(dst, v) }

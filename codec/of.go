@@ -12,7 +12,8 @@ import (
 // Of returns the codec for a type: String, Bytes, Bool, an Integer, a Float or Time; Proto for
 // a protobuf message; Binary or Text for a type that marshals itself so, and for one that does
 // both Binary. A type that a program defines goes by what it marshals itself to, and else by
-// its kind. For any other it returns an error that says what to do.
+// its kind, which converts by reflection: StringOf, Integer and Float, with the type, do without.
+// For any other it returns an error that says what to do.
 func Of[T any]() (Codec[T], error) {
 	var none T
 	var c any

@@ -23,7 +23,8 @@ func (p Pair) Append(dst []byte) []byte {
 	return protowire.AppendString(dst, p.Values)
 }
 
-// DecodePair reads what Append wrote, and fields of later versions, which it skips.
+// DecodePair reads what Append wrote, and fields of later versions, which it skips. What it
+// returns aliases nothing. What is no such message is an error that matches ErrValue.
 func DecodePair(b []byte) (p Pair, err error) {
 	for len(b) > 0 {
 		number, kind, n := protowire.ConsumeTag(b)

@@ -10,20 +10,22 @@ import (
 )
 
 // Codec turns values of one type into bytes and back. A Codec keeps no state, and its methods
-// may be called from any number of goroutines.
+// may be called from any number of goroutines. As a codec of keys it writes equal values as equal
+// bytes.
 type Codec[T any] interface {
 	// Append appends the bytes of v to dst and returns the extended slice, as append
 	// does. On an error it returns dst as it was.
 	Append(dst []byte, v T) ([]byte, error)
 	// Decode returns the value of which src has the bytes. What it returns does not
-	// alias src. Bytes that Append does not write are an error that matches ErrValue.
+	// alias src. Bytes that are those of no value are an error that matches ErrValue.
 	Decode(src []byte) (T, error)
 	// Name identifies the form of the bytes, and not the type: it is kept with the data, and
-	// who opens them with a codec of another name is refused.
+	// who opens them with a codec of another name is refused. It is always the same.
 	Name() string
 }
 
-// ErrValue is wrapped, with what is wrong, by the errors of Decode.
+// ErrValue is wrapped, with what is wrong, by the errors of a codec's Decode, of DecodePair and of
+// Named.
 var ErrValue = errors.New("bytes are not those of a value")
 
 // Bytes is the codec of bytes as they are. Decode returns a copy, which is never nil.

@@ -108,7 +108,7 @@ func sumOf(words ...uint64) uint64 {
 	return sum64(b[:8*len(words)])
 }
 
-// EncodeCheckpoint returns the bytes before the first segment. There is no close mark in them.
+// EncodeCheckpoint returns the bytes before the first segment, in a slice of their own. There is no close mark in them.
 func EncodeCheckpoint(c *Checkpoint) []byte {
 	dst := make([]byte, SlotsOff(len(c.Segments), 0, c.SlotCount))
 	copy(dst, checkpointMagic)
@@ -195,15 +195,15 @@ type CloseMark struct {
 	Modified int64 // unix nanoseconds
 }
 
-// EncodeCloseMark writes m to dst[:CloseMarkSize] for the log with that salt.
+// EncodeCloseMark writes m to dst[:CloseMarkSize] for the log with that salt. It panics if dst is shorter.
 func EncodeCloseMark(dst []byte, m CloseMark, salt uint64) {
 	le.PutUint64(dst, uint64(m.Length))
 	le.PutUint64(dst[8:], uint64(m.Modified))
 	le.PutUint64(dst[16:], sumOf(uint64(m.Length), uint64(m.Modified), salt))
 }
 
-// DecodeCloseMark reads the close mark of a checkpoint; ok tells whether it has one. Where there is something else than one or zeros, the error wraps
-// ErrCheckpoint: there may have been one.
+// DecodeCloseMark reads the close mark of a checkpoint, of which it takes the first CloseMarkOff+CloseMarkSize bytes, and panics without them; ok
+// tells whether it has one. Where there is something else than one or zeros, the error wraps ErrCheckpoint: there may have been one.
 func DecodeCloseMark(checkpoint []byte, salt uint64) (m CloseMark, ok bool, err error) {
 	b := checkpoint[CloseMarkOff : CloseMarkOff+CloseMarkSize]
 	m = CloseMark{Length: int64(le.Uint64(b)), Modified: int64(le.Uint64(b[8:]))}

@@ -12,15 +12,16 @@ import (
 	"github.com/mmapkv/mmapkv/mmapfile"
 )
 
-// The errors of this package, to be matched with errors.Is. What a method
-// returns is an *Error that wraps one of them, or an error of the operating
-// system (fs.ErrNotExist, fs.ErrPermission, syscall.EROFS ...).
+// The errors of this package, to be matched with errors.Is. A miss is ErrNotFound
+// as it is. What else a method returns is an *Error that wraps one of them, or an error
+// of the operating system (fs.ErrNotExist, fs.ErrPermission, syscall.EROFS ...).
 var (
 	// ErrNotFound: the key is absent, deleted or expired.
 	ErrNotFound = errors.New("key not found")
 	// ErrClosed: the store, or the transaction or iterator, is over.
 	ErrClosed = errors.New("store is closed")
-	// ErrLocked: another open handle writes this store; the text names its process.
+	// ErrLocked: another open handle writes this store; the text names its process. See
+	// Options.LockTimeout.
 	ErrLocked = errors.New("store is in use by another writer")
 	// ErrReadOnly: a mutation through a handle that only reads.
 	ErrReadOnly = errors.New("store is open read-only")
@@ -28,7 +29,7 @@ var (
 	// *CorruptError tells the byte ranges, unless it is the header. See also
 	// Stats.Corruptions and Hooks.Corrupted.
 	ErrCorrupt = errors.New("store is corrupt")
-	// ErrTooLarge: a key, value or transaction above its limit.
+	// ErrTooLarge: a key, value or transaction above its limit, or a sum of Add.
 	ErrTooLarge = errors.New("too large")
 	// ErrFull: the disk, the quota, Options.MaxSize or the address space is
 	// used up. Nothing changed; writing works again once there is space.

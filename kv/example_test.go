@@ -48,17 +48,17 @@ func TestMain(m *testing.M) {
 }
 
 func Example() {
-	store, err := kv.Open("hello.mmkv", nil)
+	visits, err := kv.OpenMap[string, int]("visits.mmkv", nil)
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer store.Close()
-	if err := store.Put([]byte("greeting"), []byte("hello")); err != nil {
+	defer visits.Close()
+	if err := visits.Put("/about", 1); err != nil {
 		log.Fatal(err)
 	}
-	value, err := store.Get([]byte("greeting"))
-	fmt.Println(string(value), err)
-	// Output: hello <nil>
+	n, err := kv.Add(visits, "/about", 1)
+	fmt.Println(n, err)
+	// Output: 2 <nil>
 }
 
 func ExampleOpenMem() {

@@ -173,7 +173,7 @@ func lend(v []byte) (lent []byte, done func()) {
 	}
 }
 
-// Has tells whether key is present.
+// Has tells whether key is present. It costs a Get without the copy.
 func (s *Store) Has(key []byte) (bool, error) {
 	err := s.read("has", key, func([]byte) error { return nil })
 	if err == ErrNotFound {

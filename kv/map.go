@@ -43,7 +43,8 @@ const MaxNameLen = 255
 // OpenMap opens the store at path, as Open does, as one map whose codecs go by the types:
 // string, []byte, bool, integers, floats, time.Time, protobuf messages, and types that marshal
 // themselves to binary or to text, in this order. Any other type is an error: NewMap takes its
-// codec, such as codec.JSON. Close closes the store too.
+// codec, such as codec.JSON. Close closes the store too. Errors are those of Open, and ErrCodec
+// where the map was written with other codecs.
 //
 // The store may have other maps: that of OpenMap is the one with an empty name.
 func OpenMap[K comparable, V any](path string, opts *Options) (*Map[K, V], error) {
@@ -162,7 +163,8 @@ func (m *Map[K, V]) release(b *buffer) {
 	}
 }
 
-// Get returns the value of key, or ErrNotFound.
+// Get returns the value of key, or ErrNotFound. It costs what Store.View and the codecs cost: of
+// numbers it allocates nothing, of strings and bytes the value.
 func (m *Map[K, V]) Get(key K) (v V, err error) {
 	b, err := m.key("get", key)
 	if err != nil {
@@ -206,7 +208,7 @@ func (m *Map[K, V]) GetOr(key K, other V) (V, error) {
 	return v, err
 }
 
-// Has tells whether key is present.
+// Has tells whether key is present. The value is not decoded.
 func (m *Map[K, V]) Has(key K) (bool, error) {
 	b, err := m.key("has", key)
 	if err != nil {
@@ -289,7 +291,8 @@ func (m *Map[K, V]) compute(op string, key K, fn func(old V, ok bool) (V, Op, er
 	return err
 }
 
-// LoadOrStore returns the value of key if it is present, and else sets it to v. loaded tells which.
+// LoadOrStore returns the value of key if it is present, and else sets it to v, without a
+// deadline. loaded tells which. It waits for its turn as a write does.
 func (m *Map[K, V]) LoadOrStore(key K, v V) (actual V, loaded bool, err error) {
 	err = m.Compute(key, func(old V, ok bool) (V, Op) {
 		if actual, loaded = old, ok; ok {
@@ -301,7 +304,8 @@ func (m *Map[K, V]) LoadOrStore(key K, v V) (actual V, loaded bool, err error) {
 	return actual, loaded && err == nil, err
 }
 
-// LoadAndDelete removes key, and returns the value that it had, if it was present.
+// LoadAndDelete removes key, and returns the value that it had, if it was present. One that cannot
+// be decoded stays, and is an error, as with all that read before they write; Delete removes it.
 func (m *Map[K, V]) LoadAndDelete(key K) (v V, loaded bool, err error) {
 	err = m.Compute(key, func(old V, ok bool) (V, Op) {
 		v, loaded = old, ok
@@ -310,7 +314,7 @@ func (m *Map[K, V]) LoadAndDelete(key K) (v V, loaded bool, err error) {
 	return v, loaded && err == nil, err
 }
 
-// Swap sets key to v, and returns the value that it had, if it was present.
+// Swap sets key to v, without a deadline, and returns the value that it had, if it was present.
 func (m *Map[K, V]) Swap(key K, v V) (previous V, loaded bool, err error) {
 	err = m.Compute(key, func(old V, ok bool) (V, Op) {
 		previous, loaded = old, ok
@@ -319,8 +323,8 @@ func (m *Map[K, V]) Swap(key K, v V) (previous V, loaded bool, err error) {
 	return previous, loaded && err == nil, err
 }
 
-// CompareAndSwap sets key to new if its value is old, and tells whether it did. An absent key
-// has no value.
+// CompareAndSwap sets key to new, without a deadline, if its value == old, and tells whether it
+// did. An absent key has no value. For values that are not comparable there is Compute.
 func CompareAndSwap[K, V comparable](m *Map[K, V], key K, old, new V) (swapped bool, err error) {
 	err = m.Compute(key, func(now V, ok bool) (V, Op) {
 		if swapped = ok && now == old; !swapped {
@@ -346,7 +350,8 @@ func Add[K comparable, V interface {
 	return sum, err
 }
 
-// Collect returns all entries as a Go map: a snapshot.
+// Collect returns all entries as a Go map: a snapshot, at the cost of an Iter and of the memory
+// that they take. With an error the map has those that came before it.
 func Collect[K comparable, V any](m *Map[K, V]) (map[K]V, error) {
 	all := make(map[K]V)
 	it := m.Iter()
@@ -362,7 +367,7 @@ func (m *Map[K, V]) Update(fn func(tx *MapTx[K, V]) error) error {
 	return m.s.Update(func(tx *Tx) error { return fn(m.In(tx)) })
 }
 
-// In returns the part of a transaction of the map's store that is this map's.
+// In returns the part of a transaction that is this map's. tx must be one of the map's own store.
 func (m *Map[K, V]) In(tx *Tx) *MapTx[K, V] { return &MapTx[K, V]{m, tx} }
 
 // MapTx is a transaction of a Map. The conditions are those of Tx.
@@ -477,7 +482,8 @@ func (m *Map[K, V]) Len() (n int, err error) {
 }
 
 // Clear removes all entries of the map, as one transaction, and leaves other maps of the store
-// alone. ErrTooLarge: their keys are more than a transaction holds.
+// alone: at the cost of a walk over all that the store has, and of a tombstone for each. ErrTooLarge:
+// their keys are more than a transaction holds.
 func (m *Map[K, V]) Clear() error {
 	return m.s.Update(func(tx *Tx) error {
 		it := m.s.Iter(m.prefix)

@@ -67,7 +67,7 @@ func (c *clock) after(ttl time.Duration) (int64, error) {
 }
 
 // Delete removes key. To remove a key that is absent is no error and writes
-// nothing.
+// nothing. Durability and errors are those of Put.
 func (s *Store) Delete(key []byte) error {
 	return s.write("delete", &codec.Entry{Key: key, Kind: codec.Delete}, false)
 }
@@ -253,7 +253,8 @@ const (
 // atomic step: no other write comes between. old is valid until fn returns and
 // ok is false if key is absent. What is written has no deadline. Other writers
 // wait while fn runs; fn may read the store, and must not write to it, compact,
-// clear or close it. If fn panics, nothing happened.
+// clear or close it. If fn panics, nothing happened. The value that it returned may be
+// used again once Compute has returned. Durability and errors are those of Put.
 func (s *Store) Compute(key []byte, fn func(old []byte, ok bool) (value []byte, op Op)) error {
 	if err := checkSize(key, nil); err != nil {
 		return s.wrap("compute", 0, err)

@@ -107,7 +107,8 @@ const FormatVersion = crc.Version
 
 // Inspect reads the header of the store at path, without a lock and without
 // reading the log, so that it is quick at any size and next to any writer. It
-// needs the header to be sound, and nothing else.
+// needs the header to be sound, and nothing else: if it is not, the error is
+// ErrCorrupt, or ErrFormat or ErrVersion for a file that is no store of this version.
 func Inspect(path string) (info FileInfo, err error) {
 	resolved, err := resolve(path)
 	if err != nil {

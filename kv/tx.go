@@ -26,7 +26,7 @@ type Tx struct {
 // panics or returns an error, which Update returns as it is, not at all. Readers see all of it
 // or none, in this process and in others, and so does recovery. Other writers wait while fn
 // runs. fn may read the store, and must not write to it but through tx, nor compact, clear or
-// close it.
+// close it. What fn wrote is kept in memory until it returns. Durability and errors are those of Put.
 func (s *Store) Update(fn func(tx *Tx) error) error {
 	var fnErr error
 	tx := &Tx{s: s, at: make(map[string]int)}

@@ -18,7 +18,8 @@ type ValueOptions[T any] struct {
 	Options
 	// Codec turns the value into bytes. Default: that which codec.Of finds, or else codec.JSON.
 	Codec codec.Codec[T]
-	// Default is the value as long as none was written.
+	// Default is the value as long as none was written. It is handed out as it is: where T has
+	// a pointer, a map or a slice, it is for nobody to change.
 	Default T
 	// Migrate is called by OpenValue if the file has no value, and returns the first, such as
 	// one from where the program had it before; with ok false there is none. Once there is a
@@ -30,7 +31,9 @@ type ValueOptions[T any] struct {
 // valueKey is the key of the value in the map.
 const valueKey = ""
 
-// OpenValue opens the value in the store at path, and creates it if there is none. Close closes it.
+// OpenValue opens the value in the store at path, and creates the store if there is none. Close
+// closes it. Errors are those of Open, ErrCodec where the value was written with another codec, and
+// that of Migrate, as it is.
 func OpenValue[T any](path string, opts *ValueOptions[T]) (*Value[T], error) {
 	var o ValueOptions[T]
 	if opts != nil {
@@ -78,7 +81,8 @@ func (v *Value[T]) migrate(from func() (T, bool, error)) error {
 	})
 }
 
-// Load returns the value, or the default if none was written.
+// Load returns the value, which belongs to the caller, or the default if none was written. It reads
+// and decodes it each time.
 func (v *Value[T]) Load() (T, error) { return v.m.GetOr(valueKey, v.none) }
 
 // Update sets the value to what fn makes of it, and returns that. If fn returns an error, which

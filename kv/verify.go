@@ -36,9 +36,9 @@ func (r *Report) violate(off int64, format string, args ...any) {
 }
 
 // Verify reads the whole log and checks every invariant that DESIGN.md numbers,
-// on a snapshot, while readers and writers go on. It changes nothing. An error
-// says that it could not finish; what it found wrong is in the Report. A store
-// that Open refuses can be verified with Options.Salvage.
+// on a snapshot, while readers and writers go on. It changes nothing. An error,
+// that of ctx for instance, says that it could not finish; what it found wrong is
+// in the Report. A store that Open refuses can be verified with Options.Salvage.
 func (s *Store) Verify(ctx context.Context) (Report, error) {
 	v, err := s.view()
 	if err != nil {

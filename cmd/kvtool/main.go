@@ -1,6 +1,3 @@
-// Kvtool is the operator's tool for stores of package kv: it reads them while
-// other processes write them, and checks, compacts, exports and explains them.
-// It knows no file format: all that it prints comes through package kv.
 package main
 
 import (
