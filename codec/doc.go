@@ -4,8 +4,8 @@
 //
 //	ages, err := kv.NewMap(store, "ages", codec.String{}, codec.Uint8{})
 //
-// All of it may be used from any number of goroutines. No input makes it panic, and what it
-// allocates is bounded by the length of its input.
+// All of it may be used from any number of goroutines. No bytes make Decode panic, and what it
+// allocates is bounded by their length, as far as a type's own methods keep to that.
 //
 // # Values
 //

@@ -21,8 +21,8 @@
 //
 // # Header
 //
-// A file begins with [HeaderSize] bytes. The immutable part, a [Header], is written once, by [EncodeHeader], and twice; [DecodeHeader] reads
-// it, and [DecodeCopy] its copy where the first was lost. The words behind it change while the store is in use: the tail, which publishes
+// A file begins with [HeaderSize] bytes. The immutable part, a [Header], is written once, in two places, by [EncodeHeader]; [DecodeHeader]
+// reads it, and [DecodeCopy] its copy where the first was lost. The words behind it change while the store is in use: the tail, which publishes
 // records, and two slots for a [Mark], which says how much of the log is durable. [DecodeMark] finds the one that counts.
 //
 // # Records

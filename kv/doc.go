@@ -141,8 +141,9 @@
 // # Errors and what to do
 //
 // A miss is [ErrNotFound], as it is; an error of a function that the caller gave is returned as
-// it is. Any other error of an operation is an [*Error], to be matched with [errors.Is]: against those
-// of this package, here with what to do, and against the operating system's (fs.ErrPermission ...).
+// it is. Any other error of an operation is an [*Error], to be matched with [errors.Is]: against
+// those of this package, here with what to do, and against the operating system's
+// (fs.ErrPermission ...).
 //
 //   - [ErrFull]: nothing changed. Make space, or raise [Options.MaxSize], and write on.
 //   - [ErrTooLarge]: nothing changed. See the limits below.
@@ -177,7 +178,7 @@
 // # Observability
 //
 // [Store.Stats] has the figures of now. [Hooks] are called after syncs, growth and compaction, with
-// what they took, for the progress of what takes long, and for damage; [Options.Logger] hears of what an operator should know.
-// [Inspect] reads the header of a store that another process may be writing, [Store.Records] the
-// history that is still in the log.
+// what they took, for the progress of what takes long, and for damage; [Options.Logger] hears of
+// what an operator should know. [Inspect] reads the header of a store that another process may be
+// writing, [Store.Records] the history that is still in the log.
 package kv
