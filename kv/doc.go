@@ -110,7 +110,8 @@
 // [Store.Watch] yields the entries under a prefix as they are, and then each change to them as it
 // happens, in this process or another; [Store.WatchFrom] resumes after a revision. Writers wait for
 // nobody who watches, and who watches takes next to no processor while nothing happens. That an
-// entry expires is no event: the [Event] of the write says when it will.
+// entry expires is no event: the [Event] of the write says when it will. [Map.Watch] tells of Go
+// values, and [Value.Watch] yields the value, and then what it becomes.
 //
 // # Several processes
 //

@@ -418,6 +418,62 @@ func ExampleOpenMap() {
 	// Output: 2 <nil>
 }
 
+func ExampleMap_Watch() {
+	store, done := open(nil)
+	defer done()
+	jobs, err := kv.NewMap(store, "jobs", codec.Uint64{}, codec.String{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	_ = jobs.Put(1, "queued")
+	for e := range jobs.Watch(context.Background()) {
+		if e.Err != nil {
+			log.Fatal(e.Err)
+		}
+		fmt.Println(e.Key, e.Value)
+		if e.Value == "done" {
+			break
+		}
+		_ = jobs.Put(e.Key, "done") // most often another goroutine, or another process
+	}
+	// Output:
+	// 1 queued
+	// 1 done
+}
+
+// A Go map that follows the persistent one.
+func ExampleMapEvent() {
+	store, done := open(nil)
+	defer done()
+	ages, err := kv.NewMap(store, "ages", codec.String{}, codec.Uint8{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	_ = ages.Put("Ada", 36)
+	copied := map[string]uint8{}
+	apply := func(e kv.MapEvent[string, uint8]) {
+		if e.Deleted {
+			delete(copied, e.Key)
+		} else {
+			copied[e.Key] = e.Value
+		}
+	}
+	for e := range ages.Watch(context.Background()) {
+		if e.Err != nil {
+			log.Fatal(e.Err)
+		}
+		apply(e)
+		fmt.Println(copied)
+		if e.Deleted {
+			break
+		}
+		_ = ages.Delete(e.Key) // most often another goroutine, or another process
+	}
+	// Output:
+	// map[Ada:36]
+	// map[]
+}
+
 func ExampleNewMap() {
 	store, err := kv.OpenMem(nil)
 	if err != nil {
