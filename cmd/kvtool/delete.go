@@ -20,7 +20,8 @@ are deleted all the same. When delete has ended with exit code 0 or 3 that is on
 the device.`,
 		Example: `  kvtool delete settings.mmkv greeting session
   kvtool delete --key-format hex settings.mmkv 00ff`,
-		Args: cobra.MinimumNArgs(2),
+		Args:              cobra.MinimumNArgs(2),
+		ValidArgsFunction: t.completeKeys(-1),
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
 			wanted := make([][]byte, len(args)-1)
 			for i := range wanted {

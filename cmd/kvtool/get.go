@@ -24,7 +24,8 @@ and escaped. A key that is not there is exit code 3.`,
 		Example: `  kvtool get settings.mmkv greeting
   kvtool get settings.mmkv avatar > avatar.png
   kvtool get --key-format hex --value-format base64 settings.mmkv 00ff`,
-		Args: cobra.ExactArgs(2),
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: t.completeKeys(1),
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
 			key, err := keys.parse("the key", args[1])
 			if err != nil {
