@@ -46,7 +46,7 @@ Data goes to stdout, all else to stderr. The exit codes: kvtool help exit-codes.
 		t.getVerb(), t.setVerb(), t.deleteVerb(), t.scanVerb(), t.watchVerb(), t.historyVerb(),
 		t.infoVerb(), t.statsVerb(), t.inspectVerb(), t.checkVerb(), t.compactVerb(),
 		t.backupVerb(), t.restoreVerb(), t.exportVerb(), t.importVerb(), t.repairVerb(),
-		t.demoVerb(), t.demoWriterVerb(), t.manVerb(), t.versionVerb(), exitCodesTopic(),
+		t.benchVerb(), t.demoVerb(), t.demoWriterVerb(), t.manVerb(), t.versionVerb(), exitCodesTopic(),
 	)
 	root.SetHelpCommand(helpVerb(root))
 	root.InitDefaultCompletionCmd()
