@@ -69,7 +69,7 @@ func (t *tool) export(ctx context.Context, s *kv.Store, w *bufio.Writer, toStdou
 // and returns that they are.
 func (t *tool) exportFile(ctx context.Context, path string, r reading, output string, force bool) error {
 	var missing error
-	err := writeNew(output, force, func(f *os.File) error {
+	err := t.writeNew(output, force, func(f *os.File) error {
 		err := t.read(path, r, func(s *kv.Store) error {
 			w := bufio.NewWriterSize(f, 1<<20)
 			if err := t.export(ctx, s, w, false); err != nil {

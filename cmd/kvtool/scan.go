@@ -44,11 +44,14 @@ value_base64: base64 where the bytes are no UTF-8.`,
 			}
 			return t.read(args[0], o.reading, func(s *kv.Store) error {
 				return t.print(func(w *bufio.Writer) error {
-					printed := int64(0)
+					bar := t.besides(true)
+					defer bar.end()
+					printed, total := int64(0), s.Stats().Tail
 					for record, err := range s.Records(cmd.Context()) {
 						if err != nil {
 							return err
 						}
+						bar.at("scan", record.Off, total)
 						if o.limit > 0 && printed == o.limit {
 							break
 						}
