@@ -4,7 +4,7 @@ GO          ?= go
 ALL         := ./... ./cmd/kvtool/... ./tests/device/... ./tests/processes/...
 STATICCHECK ?= $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 CROSS       := linux/arm64 darwin/arm64 freebsd/amd64 linux/386
-FUZZTIME    ?= 2000x
+FUZZTIME    ?= 500x
 LABORATORY  := Catch
 N           ?= 10
 

@@ -19,3 +19,17 @@ func ExampleEntry() {
 	// red 0 true
 	// malformed entry: key or value cut short at byte 15
 }
+
+func ExampleByName() {
+	c, _ := codec.ByName("int32")
+	v, err := c.Parse("-7")
+	fmt.Printf("%T %v %v\n", v, v, err)
+	b, err := c.Append(nil, v)
+	fmt.Printf("%x %v\n", b, err)
+	_, err = c.Parse("seven")
+	fmt.Println(err)
+	// Output:
+	// int32 -7 <nil>
+	// 7ffffff9 <nil>
+	// bytes are not those of a value: int32: strconv.ParseInt: parsing "seven": invalid syntax
+}

@@ -437,6 +437,37 @@ func ExampleNewMap() {
 	// Output: true
 }
 
+func ExampleStore_Maps() {
+	store, err := kv.OpenMem(nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	ages, err := kv.NewMap(store, "ages", codec.String{}, codec.Uint8{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := ages.Put("Ada", 36); err != nil {
+		log.Fatal(err)
+	}
+
+	// A tool, which has no Go types.
+	maps, err := store.Maps()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, m := range maps {
+		values, _ := codec.ByName(m.Values)
+		it := store.Iter(m.Prefix())
+		for key, bytes := range it.All() {
+			_, name, _ := kv.SplitKey(key)
+			v, err := values.Decode(bytes)
+			fmt.Printf("%s: %s is %v %v\n", m.Name, name, v, err)
+		}
+	}
+	// Output: ages: Ada is 36 <nil>
+}
+
 func ExampleValue() {
 	dir, err := os.MkdirTemp("", "mmapkv")
 	if err != nil {

@@ -95,6 +95,7 @@ type index struct {
 	epoch     uint64      // guarded by mu: of the next snapshot
 	snapshots []*snapshot // guarded by mu: those alive, oldest first
 	retired   []retired   // guarded by mu: segments that only snapshots hold
+	writes    uint64      // guarded by mu: counted by mustHold
 }
 
 // segment is what the writer knows of a segment beside its slots.
@@ -487,13 +488,18 @@ func (ix *index) checkSegment(t *table, i int) (violations []string) {
 	return violations
 }
 
-// mustHold panics if something does not fit in the segment of h, in builds that
-// check invariants. The caller holds mu.
+// mustHold panics if something does not fit in the segment of h, in builds that check
+// invariants: after each write to a small index, and one of 16 to another, where a check
+// takes many times as long as the write. The caller holds mu.
 func (ix *index) mustHold(h uint64) {
-	if invariants.Enabled {
-		t := ix.table.Load()
-		if v := ix.checkSegment(t, int(h>>t.shift)); len(v) > 0 {
-			panic("mmapkv: index: " + v[0])
-		}
+	if !invariants.Enabled {
+		return
+	}
+	if ix.writes++; ix.writes%16 != 0 && ix.keys.Load() > 4*segmentSlots {
+		return
+	}
+	t := ix.table.Load()
+	if v := ix.checkSegment(t, int(h>>t.shift)); len(v) > 0 {
+		panic("mmapkv: index: " + v[0])
 	}
 }

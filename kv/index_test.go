@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/mmapkv/mmapkv/crc"
+	"github.com/mmapkv/mmapkv/internal/invariants"
 	"github.com/mmapkv/mmapkv/mmapfile"
 )
 
@@ -229,7 +230,11 @@ func TestSlotsMoveUnderReaders(t *testing.T) {
 			}
 		})
 	}
-	for round := range 20 {
+	rounds := 20
+	if invariants.Enabled {
+		rounds = 5
+	}
+	for round := range rounds {
 		for i := range segmentSlots {
 			mustPut(t, s, fmt.Sprint("goes-", round, "-", i), "")
 		}

@@ -156,7 +156,11 @@ func openCopied(t *testing.T, path string, opts *Options) *Store {
 // copies of a store of which one segment, several, or all are damaged, closed or killed
 // with more written behind the checkpoint; the model says what is there after it.
 func TestSegmentDamage(t *testing.T) {
-	a := atlasOf(t, 30_000)
+	keys := 30_000
+	if invariants.Enabled {
+		keys = 20_000
+	}
+	a := atlasOf(t, keys)
 	k := a.killed(t, func(s *Store, want contents) { writeBehind(t, s, want) })
 	n := len(a.head.Segments)
 	if n < 8 {

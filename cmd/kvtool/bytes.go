@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -91,6 +90,3 @@ func writeBase64(w io.Writer, b []byte) {
 
 // rawText writes b as it is.
 func rawText(w stringWriter, b []byte) { w.Write(b) }
-
-// quoteKey is key for a message.
-func quoteKey(key []byte) string { return fmt.Sprintf("%q", key) }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"time"
@@ -26,8 +27,9 @@ func completeFlag[T ~string](cmd *cobra.Command, name string, values ...T) {
 }
 
 // completeKeys has the shell complete a store, and after it at most so many of its keys
-// (-1: any number). What cannot be done at once, and without an error, is not done.
-func (t *tool) completeKeys(most int) cobra.CompletionFunc {
+// (-1: any number), as y takes them. What cannot be done at once, and without an error,
+// is not done.
+func (t *tool) completeKeys(y *typing, most int) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		switch {
 		case len(args) == 0:
@@ -35,11 +37,10 @@ func (t *tool) completeKeys(most int) cobra.CompletionFunc {
 		case most >= 0 && len(args) > most:
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		keys := form(cmd.Flag("key-format").Value.String())
 		found := make(chan []cobra.Completion, 1)
 		// Opening a long log, or what is no file, may take its time: it is left to itself,
 		// and to the end of the process.
-		go func() { found <- keysLike(args[0], keys, typed, time.Now().Add(completeTime)) }()
+		go func() { found <- keysLike(cmd, args[0], y, typed, time.Now().Add(completeTime)) }()
 		select {
 		case names := <-found:
 			given := func(name cobra.Completion) bool { return slices.Contains(args[1:], name) }
@@ -50,24 +51,29 @@ func (t *tool) completeKeys(most int) cobra.CompletionFunc {
 	}
 }
 
-// keysLike returns keys of the store at path that, in that form, begin with what was
-// typed: up to completeMost, or none if they cannot all be looked at until then.
-func keysLike(path string, f form, typed string, until time.Time) []cobra.Completion {
+// keysLike returns keys of the store at path that, as y has them written, begin with what
+// was typed: up to completeMost, or none if they cannot all be looked at until then.
+func keysLike(cmd *cobra.Command, path string, y *typing, typed string, until time.Time) []cobra.Completion {
 	s, err := kv.Open(path, &kv.Options{ReadOnly: true})
 	if err != nil {
 		return nil
 	}
 	defer s.Close()
+	if err := y.open(cmd, s); err != nil {
+		return nil
+	}
 	names := &completions{typed: typed}
 	err = guarded(func() error {
 		it := s.Iter(nil)
 		n := 0
-		for key := range it.All() {
+		for stored := range it.All() {
 			if n++; n%256 == 0 && time.Now().After(until) {
 				names.offered = nil
 				return nil
 			}
-			names.add(key, f)
+			if m, key := y.of(stored); m == y.chosen() {
+				names.add(key, &m.keys)
+			}
 		}
 		return it.Err()
 	})
@@ -87,14 +93,24 @@ type completions struct {
 
 // add offers a key, if a shell can pass it on and the verb can take it: a text that shows
 // as it is, and is no flag.
-func (c *completions) add(key []byte, f form) {
-	if f.encodedLen(int64(len(key))) > maxCompletion || f == formText && !isPlain(key) {
+func (c *completions) add(key []byte, keys *coder) {
+	if len(key) > maxCompletion {
 		return
 	}
+	shown := key
+	if keys.form == formText {
+		var err error
+		if shown, _, err = keys.show(key); err != nil || !isPlain(shown) {
+			return
+		}
+	}
 	var b strings.Builder
-	f.write(&b, key, rawText)
+	keys.form.write(&b, shown, rawText)
 	name := b.String()
-	if !strings.HasPrefix(name, c.typed) || strings.HasPrefix(name, "-") {
+	if len(name) > maxCompletion || !strings.HasPrefix(name, c.typed) || strings.HasPrefix(name, "-") {
+		return
+	}
+	if taken, err := keys.parse("", name); err != nil || !bytes.Equal(taken, key) {
 		return
 	}
 	if len(c.offered) == 0 {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/mmapkv/mmapkv/kv"
+	"github.com/spf13/cobra"
 )
 
 // storeOf returns the path of a new store with these keys.
@@ -48,7 +49,7 @@ func TestCompleteKeys(t *testing.T) {
 		{formHex, "7", []string{"74776f0a6c696e6573", "757365722f31", "757365722f32"}},
 		{formBase64, "dX", []string{"dXNlci8x", "dXNlci8y"}},
 	} {
-		if got := keysLike(path, test.form, test.typed, time.Now().Add(time.Hour)); !slices.Equal(got, test.want) {
+		if got := keysLike(new(cobra.Command), path, &typing{keys: test.form}, test.typed, time.Now().Add(time.Hour)); !slices.Equal(got, test.want) {
 			t.Errorf("%s %q: %q, want %q", test.form, test.typed, got, test.want)
 		}
 	}
@@ -62,11 +63,11 @@ func TestCompleteManyKeys(t *testing.T) {
 		keys = append(keys, fmt.Sprintf("user/a%04d", i))
 	}
 	path := storeOf(t, append(keys, "user/b", "uzer")...)
-	got := keysLike(path, formText, "u", time.Now().Add(time.Hour))
+	got := keysLike(new(cobra.Command), path, &typing{keys: formText}, "u", time.Now().Add(time.Hour))
 	if len(got) != completeMost || commonPrefix(got[0], got[len(got)-1]) != 1 {
 		t.Errorf("%d keys, from %q to %q", len(got), got[0], got[len(got)-1])
 	}
-	if got := keysLike(path, formText, "user/", time.Now().Add(-time.Hour)); len(got) > 0 && len(keys) >= 256 {
+	if got := keysLike(new(cobra.Command), path, &typing{keys: formText}, "user/", time.Now().Add(-time.Hour)); len(got) > 0 && len(keys) >= 256 {
 		t.Errorf("after the time was over: %q", got)
 	}
 }

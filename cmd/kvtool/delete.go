@@ -9,7 +9,7 @@ import (
 
 func (t *tool) deleteVerb() *cobra.Command {
 	w := writing{options: kv.Options{CompactAt: -1}}
-	var keys form
+	var y typing
 	cmd := &cobra.Command{
 		Use:   "delete STORE KEY...",
 		Short: "Delete keys",
@@ -17,32 +17,41 @@ func (t *tool) deleteVerb() *cobra.Command {
 
 Keys that are not there are named on stderr and make the exit code 3; the others
 are deleted all the same. When delete has ended with exit code 0 or 3 that is on
-the device.`,
+the device. With --map the keys are those of a typed map: see kvtool get --help.`,
 		Example: `  kvtool delete settings.mmkv greeting session
   kvtool delete --key-format hex settings.mmkv 00ff`,
 		Args:              cobra.MinimumNArgs(2),
-		ValidArgsFunction: t.completeKeys(-1),
+		ValidArgsFunction: t.completeKeys(&y, -1),
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
-			wanted := make([][]byte, len(args)-1)
-			for i := range wanted {
-				key, err := keys.parse("a key", args[i+1])
-				if err != nil {
+			if err := y.checkForms("a key", args[1:]...); err != nil {
+				return err
+			}
+			return t.write(args[0], w, func(s *kv.Store) error {
+				if err := y.open(cmd, s); err != nil {
 					return err
 				}
-				wanted[i] = key
-			}
-			return t.write(args[0], w, func(s *kv.Store) error { return t.delete(s, wanted) })
+				return t.delete(s, y.chosen(), args[1:])
+			})
 		}),
 	}
 	w.flags(cmd)
-	keys.keyFlag(cmd)
+	y.keys.keyFlag(cmd)
+	y.mapFlag(cmd)
 	return cmd
 }
 
-func (t *tool) delete(s *kv.Store, keys [][]byte) error {
-	var absent [][]byte
+func (t *tool) delete(s *kv.Store, m *mapping, names []string) error {
+	keys := make([][]byte, len(names))
+	for i, name := range names {
+		key, err := m.key("a key", name)
+		if err != nil {
+			return err
+		}
+		keys[i] = key
+	}
+	var absent []string
 	err := s.Update(func(tx *kv.Tx) error {
-		for _, key := range keys {
+		for i, key := range keys {
 			found, err := tx.Has(key)
 			if err == nil && found {
 				err = tx.Delete(key)
@@ -51,7 +60,7 @@ func (t *tool) delete(s *kv.Store, keys [][]byte) error {
 				return err
 			}
 			if !found {
-				absent = append(absent, key)
+				absent = append(absent, m.quote(key, names[i]))
 			}
 		}
 		return nil
@@ -59,8 +68,8 @@ func (t *tool) delete(s *kv.Store, keys [][]byte) error {
 	if err != nil || len(absent) == 0 {
 		return err
 	}
-	for _, key := range absent[1:] {
-		t.notef("%s: %v: %s", s.Path(), kv.ErrNotFound, quoteKey(key))
+	for _, name := range absent[1:] {
+		t.notef("%s: %v: %s", s.Path(), kv.ErrNotFound, name)
 	}
-	return fmt.Errorf("%s: %w: %s", s.Path(), kv.ErrNotFound, quoteKey(absent[0]))
+	return fmt.Errorf("%s: %w: %s", s.Path(), kv.ErrNotFound, absent[0])
 }

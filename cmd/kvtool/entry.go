@@ -15,6 +15,11 @@ import (
 //	key_base64, value_base64  otherwise: standard base64
 //	expires                   RFC 3339, where there is a deadline
 //
+// Where they are of a map, map is its name, if the verb was not asked for this one, and key and
+// value are what their codecs say: a number, true, any JSON. Those that do not decode are in
+// base64, and key_undecoded and value_undecoded say why; as key_base64 and value_base64 are
+// always the bytes that the store has.
+//
 // A value that as text would be longer than the longest base64 is base64 too, so
 // that no line is longer than maxLine.
 const (
@@ -22,29 +27,11 @@ const (
 	maxLine      = maxTextValue + 6*kv.MaxKeySize + 256
 )
 
-// writeEntry writes the JSON object of an entry, without needing memory in
-// proportion to it.
-func writeEntry(w stringWriter, key, value []byte, expires time.Time) {
-	w.WriteString(`{`)
-	writeField(w, "key", key)
-	w.WriteString(`,`)
-	writeField(w, "value", value)
-	writeExpires(w, expires)
-	w.WriteString("}\n")
-}
-
 // writeExpires writes the deadline of an entry, if it has one.
 func writeExpires(w stringWriter, at time.Time) {
 	if !at.IsZero() {
 		w.WriteString(`,"expires":"` + at.UTC().Format(time.RFC3339Nano) + `"`)
 	}
-}
-
-// writeKey writes the JSON object of an entry without its value.
-func writeKey(w stringWriter, key []byte) {
-	w.WriteString(`{`)
-	writeField(w, "key", key)
-	w.WriteString("}\n")
 }
 
 func writeField(w stringWriter, name string, b []byte) {

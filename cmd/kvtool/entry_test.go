@@ -52,7 +52,7 @@ func TestParseEntryRefuses(t *testing.T) {
 		{"a second object", `{"key":"a","value":"b"} {}`, "more follows"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			e, err := parseEntry([]byte(test.line))
+			e, err := parseEntry([]byte(test.line), new(mapping))
 			if err == nil {
 				t.Fatalf("taken as %+v", e)
 			}
@@ -78,7 +78,7 @@ func TestParseEntry(t *testing.T) {
 		{"base64 with escapes", `{"key_base64":"\/wA\u003d","value":""}`, "\xff\x00", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			e, err := parseEntry([]byte(test.line))
+			e, err := parseEntry([]byte(test.line), new(mapping))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -104,12 +104,12 @@ func FuzzEntryRoundTrip(f *testing.F) {
 			want = time.UnixMilli(expires)
 		}
 		var line bytes.Buffer
-		writeEntry(&line, key, value, want)
+		new(mapping).writeEntry(&line, key, value, want)
 		text, ok := strings.CutSuffix(line.String(), "\n")
 		if !ok || !isPlain([]byte(text)) {
 			t.Fatalf("not a line of plain text: %q", line.String())
 		}
-		e, err := parseEntry(line.Bytes())
+		e, err := parseEntry(line.Bytes(), new(mapping))
 		if err != nil {
 			t.Fatalf("%s: %v", text, err)
 		}
@@ -127,7 +127,7 @@ func FuzzParseEntry(f *testing.F) {
 	f.Add([]byte(` { "key_base64" : "\/w==" , "value" : "" } `))
 	f.Add([]byte(`{"key":"\ud800`))
 	f.Fuzz(func(t *testing.T, line []byte) {
-		e, err := parseEntry(line)
+		e, err := parseEntry(line, new(mapping))
 		if err != nil {
 			return
 		}

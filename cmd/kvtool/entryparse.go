@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 	"unicode/utf8"
 )
@@ -21,19 +22,20 @@ type entry struct {
 // nothing for granted: a line that writeEntry would not have meant is an error,
 // never another entry. encoding/json would take a field twice, or in another case,
 // and put other characters in the place of what is no text; and it would copy a
-// line of a gigabyte several times over.
-func parseEntry(line []byte) (e entry, err error) {
+// line of a gigabyte several times over. Of a typed map, keys and values are what its codecs
+// make of them.
+func parseEntry(line []byte, m *mapping) (e entry, err error) {
 	if !utf8.Valid(line) {
 		return e, errors.New("not valid UTF-8 (bytes that are none belong into key_base64 and value_base64)")
 	}
-	fields, err := stringFields(line)
+	fields, err := entryFieldsOf(line, m)
 	if err != nil {
 		return e, err
 	}
-	if e.key, err = fields.bytes("key"); err != nil {
+	if e.key, err = fields.bytes("key", &m.keys); err != nil {
 		return e, err
 	}
-	if e.value, err = fields.bytes("value"); err != nil {
+	if e.value, err = fields.bytes("value", &m.values); err != nil {
 		return e, err
 	}
 	if raw, ok := fields["expires"]; ok {
@@ -48,13 +50,14 @@ func parseEntry(line []byte) (e entry, err error) {
 	return e, nil
 }
 
-// entryFields are the JSON strings of an object by their names, quotes and escapes
-// included. They alias the line.
+// entryFields are the values of a JSON object by their names, quotes and escapes of
+// strings included. They alias the line.
 type entryFields map[string][]byte
 
-// stringFields splits a JSON object that holds nothing but strings, each by the
-// name of a field of an entry.
-func stringFields(line []byte) (entryFields, error) {
+// entryFieldsOf splits a JSON object that holds nothing but strings, each by the
+// name of a field of an entry, and, for key and value of a typed map, any JSON.
+func entryFieldsOf(line []byte, m *mapping) (entryFields, error) {
+	var err error
 	fields := entryFields{}
 	s := splitter{rest: line}
 	if !s.skip('{') {
@@ -71,6 +74,10 @@ func stringFields(line []byte) (entryFields, error) {
 		name := string(quoted[1 : len(quoted)-1])
 		switch name {
 		case "key", "key_base64", "value", "value_base64", "expires":
+		case "key_undecoded", "value_undecoded":
+			if m.prefix == nil {
+				return nil, fmt.Errorf("%s: an entry of no map has no such field", quoted)
+			}
 		default:
 			return nil, fmt.Errorf("%.100s: an entry has no such field", quoted)
 		}
@@ -79,6 +86,12 @@ func stringFields(line []byte) (entryFields, error) {
 		}
 		if !s.skip(':') {
 			return nil, s.unexpected("a colon")
+		}
+		if name == "key" && !m.keys.isText() || name == "value" && !m.values.isText() {
+			if fields[name], err = s.value(); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+			continue
 		}
 		if fields[name], ok = s.str(); !ok {
 			return nil, fmt.Errorf("%s: is not a string that ends", name)
@@ -126,6 +139,16 @@ func (s *splitter) str() (quoted []byte, ok bool) {
 	return nil, false
 }
 
+// value skips white space and returns the JSON value that follows, whatever it is.
+func (s *splitter) value() (value json.RawMessage, err error) {
+	d := json.NewDecoder(bytes.NewReader(s.rest))
+	if err = d.Decode(&value); err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = errors.New("is cut short")
+	}
+	s.rest = s.rest[d.InputOffset():]
+	return value, err
+}
+
 func (s *splitter) unexpected(wanted string) error {
 	switch {
 	case len(s.rest) == 0:
@@ -136,19 +159,19 @@ func (s *splitter) unexpected(wanted string) error {
 	return fmt.Errorf("%s should stand before %.20q", wanted, s.rest)
 }
 
-// bytes returns the bytes of the field name, which is there as text or as base64.
-func (f entryFields) bytes(name string) ([]byte, error) {
+// bytes returns the bytes of the field name, which is there as c shows them or as base64.
+func (f entryFields) bytes(name string, c *coder) ([]byte, error) {
 	raw, isText := f[name]
 	encoded, isBase64 := f[name+"_base64"]
 	switch {
 	case isText && isBase64:
 		return nil, fmt.Errorf("both %s and %s_base64 are there", name, name)
 	case isText:
-		text, err := unquote(raw)
+		b, err := c.fromJSON(raw)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		return []byte(text), nil
+		return b, nil
 	case isBase64:
 		b, err := unquoteBase64(encoded)
 		if err != nil {

@@ -13,9 +13,10 @@ import (
 type escaping int
 
 const (
-	escapeControl escaping = iota // as escapeText, but quotes and backslashes stand for themselves
-	escapeText                    // the inside of a Go string literal
-	escapeJSON                    // the inside of a JSON string; its input must be UTF-8
+	escapeControl  escaping = iota // as escapeText, but quotes and backslashes stand for themselves
+	escapeText                     // the inside of a Go string literal
+	escapeJSON                     // the inside of a JSON string; its input must be UTF-8
+	escapeJSONText                 // as escapeJSON, of a whole JSON value: its quotes and backslashes stand for themselves
 )
 
 // stringWriter is what bufio.Writer and strings.Builder have in common.
@@ -48,8 +49,9 @@ func escape(w stringWriter, b []byte, how escaping) {
 // is r itself.
 func (how escaping) append(dst []byte, r rune, raw []byte) []byte {
 	invalid := r == utf8.RuneError && len(raw) == 1
+	isJSON := how == escapeJSON || how == escapeJSONText
 	switch {
-	case how != escapeControl && (r == '"' || r == '\\'):
+	case (how == escapeText || how == escapeJSON) && (r == '"' || r == '\\'):
 		return append(dst, '\\', byte(r))
 	case !invalid && (' ' <= r && r < 0x7f || strconv.IsPrint(r)):
 		return dst
@@ -59,9 +61,9 @@ func (how escaping) append(dst []byte, r rune, raw []byte) []byte {
 		return append(dst, `\t`...)
 	case r == '\r':
 		return append(dst, `\r`...)
-	case how != escapeJSON && (invalid || r < utf8.RuneSelf):
+	case !isJSON && (invalid || r < utf8.RuneSelf):
 		return appendHex(append(dst, `\x`...), rune(raw[0]), 2)
-	case how != escapeJSON && r > 0xffff:
+	case !isJSON && r > 0xffff:
 		return appendHex(append(dst, `\U`...), r, 8)
 	case r > 0xffff:
 		high, low := utf16.EncodeRune(r)

@@ -2,7 +2,7 @@ package main
 
 import (
 	"bufio"
-	"context"
+	"bytes"
 	"errors"
 	"os"
 
@@ -12,6 +12,7 @@ import (
 
 func (t *tool) exportVerb() *cobra.Command {
 	var r reading
+	var y typing
 	var output string
 	var force bool
 	cmd := &cobra.Command{
@@ -22,9 +23,16 @@ reads back exactly: key and value, or key_base64 and value_base64 for bytes that
 are no UTF-8; and expires, where an entry has a deadline. Entries that have
 expired are left out.
 
+These are the bytes of the store, with what it notes of its typed maps. With --map it
+prints the entries of one map, keys and values as what they are: see kvtool scan --help;
+kvtool import --map reads that back. A value of which JSON cannot have all, such as a
+protobuf message without --proto, is its bytes in value_base64. JSON loses only its white
+space.
+
 With --output it writes a file, which has its name only once it is whole.`,
 		Example: `  kvtool export settings.mmkv > settings.jsonl
   kvtool export --output settings.jsonl --force settings.mmkv
+  kvtool export --map sessions app.mmkv > sessions.jsonl
   kvtool export --salvage damaged.mmkv | kvtool import --create mended.mmkv`,
 		Args: cobra.ExactArgs(1),
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
@@ -33,29 +41,35 @@ With --output it writes a file, which has its name only once it is whole.`,
 			}
 			if output == "" {
 				return t.read(args[0], r, func(s *kv.Store) error {
-					return t.print(func(w *bufio.Writer) error { return t.export(cmd.Context(), s, w, true) })
+					return t.print(func(w *bufio.Writer) error { return t.export(cmd, s, &y, w, true) })
 				})
 			}
-			return t.exportFile(cmd.Context(), args[0], r, output, force)
+			return t.exportFile(cmd, args[0], r, &y, output, force)
 		}),
 	}
 	r.flags(cmd)
+	y.mapFlag(cmd)
 	cmd.Flags().StringVarP(&output, "output", "o", "", "write to this `file`, which must not be there yet")
 	cmd.Flags().BoolVar(&force, "force", false, "let --output replace a file")
 	return cmd
 }
 
-func (t *tool) export(ctx context.Context, s *kv.Store, w *bufio.Writer, toStdout bool) error {
+func (t *tool) export(cmd *cobra.Command, s *kv.Store, y *typing, w *bufio.Writer, toStdout bool) error {
+	if err := y.open(cmd, s); err != nil {
+		return err
+	}
+	m := y.chosen()
+	m.keys.whole, m.values.whole = true, true
 	bar := t.besides(toStdout)
 	defer bar.end()
 	total := s.Stats().Tail
-	for record, err := range s.Records(ctx) {
+	for record, err := range s.Records(cmd.Context()) {
 		if err != nil {
 			return err
 		}
 		bar.at("export", record.Off, total)
-		if record.Live && !record.Expired {
-			writeEntry(w, record.Key, record.Value, record.Expiry)
+		if key, ok := bytes.CutPrefix(record.Key, m.prefix); ok && record.Live && !record.Expired {
+			m.writeEntry(w, key, record.Value, record.Expiry)
 		}
 		// A write that failed says so again at the Flush; why read on?
 		if _, err := w.Write(nil); err != nil {
@@ -67,12 +81,12 @@ func (t *tool) export(ctx context.Context, s *kv.Store, w *bufio.Writer, toStdou
 
 // exportFile exports to a file. With a salvage it does so though bytes are missing,
 // and returns that they are.
-func (t *tool) exportFile(ctx context.Context, path string, r reading, output string, force bool) error {
+func (t *tool) exportFile(cmd *cobra.Command, path string, r reading, y *typing, output string, force bool) error {
 	var missing error
 	err := t.writeNew(output, force, func(f *os.File) error {
 		err := t.read(path, r, func(s *kv.Store) error {
 			w := bufio.NewWriterSize(f, 1<<20)
-			if err := t.export(ctx, s, w, false); err != nil {
+			if err := t.export(cmd, s, y, w, false); err != nil {
 				return err
 			}
 			return w.Flush()

@@ -15,8 +15,8 @@ import (
 // historic are the flags of history.
 type historic struct {
 	reading
-	keys, values form
-	json         bool
+	typing
+	json bool
 }
 
 func (t *tool) historyVerb() *cobra.Command {
@@ -38,32 +38,39 @@ What has become of it:
 
 With --json each line is an object with key and value (or key_base64 and
 value_base64), written, revision, offset and record_bytes (in the log), live, and,
-where they apply, expires, expired and deleted.
+where they apply, expires, expired and deleted. With --map key and values are those of
+a typed map: see kvtool get --help.
 
 If the log has no version of the key the exit code is 3.`,
 		Example: `  kvtool history settings.mmkv greeting
   kvtool history --json settings.mmkv greeting | jq -r .written`,
 		Args:              cobra.ExactArgs(2),
-		ValidArgsFunction: t.completeKeys(1),
+		ValidArgsFunction: t.completeKeys(&o.typing, 1),
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
-			key, err := o.keys.parse("the key", args[1])
-			if err != nil {
+			if err := o.checkForms("the key", args[1]); err != nil {
 				return err
 			}
 			return t.read(args[0], o.reading, func(s *kv.Store) error {
-				return t.print(func(w *bufio.Writer) error { return t.history(cmd.Context(), s, key, &o, w) })
+				if err := o.open(cmd, s); err != nil {
+					return err
+				}
+				return t.print(func(w *bufio.Writer) error { return t.history(cmd.Context(), s, args[1], &o, w) })
 			})
 		}),
 	}
-	o.flags(cmd)
-	o.keys.keyFlag(cmd)
-	o.values.valueFlag(cmd)
+	o.reading.flags(cmd)
+	o.typing.flags(cmd)
 	cmd.Flags().BoolVar(&o.json, "json", false, "print a JSON object a line")
 	return cmd
 }
 
-// history prints the versions of key.
-func (t *tool) history(ctx context.Context, s *kv.Store, key []byte, o *historic, w *bufio.Writer) error {
+// history prints the versions of the key that name stands for.
+func (t *tool) history(ctx context.Context, s *kv.Store, name string, o *historic, w *bufio.Writer) error {
+	m := o.chosen()
+	key, err := m.key("the key", name)
+	if err != nil {
+		return err
+	}
 	bar := t.besides(true)
 	defer bar.end()
 	total, found := s.Stats().Tail, false
@@ -77,9 +84,9 @@ func (t *tool) history(ctx context.Context, s *kv.Store, key []byte, o *historic
 		}
 		found = true
 		if o.json {
-			writeVersion(w, &r)
+			m.writeVersion(w, &r)
 		} else {
-			o.version(w, &r)
+			m.version(w, &r)
 		}
 		// A write that failed says so again at the Flush; why read on?
 		if _, err := w.Write(nil); err != nil {
@@ -87,13 +94,13 @@ func (t *tool) history(ctx context.Context, s *kv.Store, key []byte, o *historic
 		}
 	}
 	if !found {
-		return fmt.Errorf("%s: no version in the log: %w: %q", s.Path(), kv.ErrNotFound, key)
+		return fmt.Errorf("%s: no version in the log: %w: %s", s.Path(), kv.ErrNotFound, m.quote(key, name))
 	}
 	return nil
 }
 
 // version prints one version as text.
-func (o *historic) version(w *bufio.Writer, r *kv.Record) {
+func (m *mapping) version(w *bufio.Writer, r *kv.Record) {
 	what, state, expires := "put", "dead", "-"
 	if r.Deleted {
 		what = "delete"
@@ -110,21 +117,21 @@ func (o *historic) version(w *bufio.Writer, r *kv.Record) {
 	fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s", r.Written.UTC().Format(time.RFC3339), r.Revision, what, state, expires)
 	if !r.Deleted {
 		fmt.Fprintf(w, "\t%d\t", len(r.Value))
-		o.values.write(w, r.Value, writeText)
+		m.values.write(w, r.Value, writeText)
 	}
 	w.WriteByte('\n')
 }
 
 // writeVersion prints one version as a JSON object.
-func writeVersion(w *bufio.Writer, r *kv.Record) {
+func (m *mapping) writeVersion(w *bufio.Writer, r *kv.Record) {
 	w.WriteString(`{"revision":` + strconv.FormatUint(r.Revision, 10))
 	fmt.Fprintf(w, `,"written":"%s","offset":%d,"record_bytes":%d,"live":%t,`, r.Written.UTC().Format(time.RFC3339), r.Off, r.Len, r.Live)
-	writeField(w, "key", r.Key)
+	m.keys.field(w, "key", r.Key[len(m.prefix):])
 	if r.Deleted {
 		w.WriteString(`,"deleted":true`)
 	} else {
 		w.WriteString(`,`)
-		writeField(w, "value", r.Value)
+		m.values.field(w, "value", r.Value)
 		writeExpires(w, r.Expiry)
 	}
 	if r.Live && r.Expired {

@@ -3,16 +3,20 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/mmapkv/mmapkv/codec"
 	"github.com/mmapkv/mmapkv/kv"
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // A batch is one transaction of an import.
@@ -21,56 +25,185 @@ const (
 	batchBytes   = 4 << 20
 )
 
+// importing are the flags of import.
+type importing struct {
+	writing
+	typing
+	format               string
+	keyCodec, valueCodec string // of a map that is not there yet
+	keyColumn            string
+	valueColumns         []string
+	bucket               string
+	mmkvKey              []byte
+	mmkvStrings          bool
+}
+
 func (t *tool) importVerb() *cobra.Command {
-	w := writing{mayCreate: true}
+	o := importing{writing: writing{mayCreate: true}}
+	var key, keyFile string
 	cmd := &cobra.Command{
 		Use:   "import STORE [FILE | -]...",
-		Short: "Put the entries of JSON lines into a store",
+		Short: "Put the entries of JSON lines, CSV, bbolt or MMKV into a store",
 		Long: `Import puts entries into a store, from files as export writes them, or from stdin.
 Entries of keys that are there replace them; all else in the store stays. An entry
 whose deadline has passed is skipped.
 
-A line that is not an entry ends the import, with its number and what is wrong;
-the lines before it have been imported.`,
+An entry that is wrong ends the import, with its place and what is wrong; what came
+before it has been imported. --format says what the files are:
+
+  jsonl   what export prints (the default)
+  csv     a line with the names of the columns, and then a record for each entry. The
+          first column is the key, or --key-column, the other the value; of several, or
+          of those that --value-column names, the value is a JSON object of strings
+  bbolt   a bbolt file, read-only: each bucket becomes a map of its name, those within
+          others with a slash between the names (a/b), or one bucket, --bucket, the
+          entries of the store or of --map
+  mmkv    a file of Tencent's MMKV, beside which is its .crc file; or a directory of
+          them, each of which becomes a map of its name, but for those in directories
+          within it, such as specialCharacter. --key-file or --key is for encrypted
+          ones; others on the machine may see --key. Deadlines are kept
+
+With --map the entries become those of a typed map: one that is there, or one that
+--key-codec and --value-codec make, by the names of the codecs of the Go package: string,
+bytes, bool, int8 to int64, uint8 to uint64, float32, float64, time, json, text, binary,
+proto:NAME of a message. Keys and values are taken as set --map takes them, or, of JSON
+lines, as export --map prints them; what is none is an error.
+
+Values of bbolt and MMKV have no types. They are imported as the bytes that they are, into
+maps of string and bytes, unless the codecs are named, and are checked against these. MMKV
+puts its length before a text, within the value: --mmkv-strings takes that off where it
+fits the value. It may fit a number by chance, and 0 and false look like an empty text.`,
 		Example: `  kvtool import --create copy.mmkv settings.jsonl
-  kvtool export settings.mmkv | kvtool import --create copy.mmkv`,
+  kvtool export settings.mmkv | kvtool import --create copy.mmkv
+  kvtool import --format csv --map ages --key-codec string --value-codec uint8 app.mmkv ages.csv
+  kvtool import --format bbolt --bucket users --map users --key-codec string --value-codec json app.mmkv old.db
+  kvtool import --format mmkv --key-file key --create app.mmkv files/mmkv`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
 			files := args[1:]
 			if len(files) == 0 {
 				files = []string{"-"}
 			}
-			for _, file := range files { // before a store is created for them
-				if file != "-" {
-					if _, err := os.Stat(file); err != nil {
-						return err
-					}
-				}
+			if err := o.check(cmd, files); err != nil {
+				return err
 			}
-			return t.write(args[0], w, func(s *kv.Store) error {
-				i := &importer{s: s, bar: t.progress(), maxLine: maxLine}
+			err := error(nil)
+			if o.mmkvKey, err = secret(cmd, key, keyFile); err != nil {
+				return err
+			}
+			return t.write(args[0], o.writing, func(s *kv.Store) error {
+				if err := o.begin(cmd, s); err != nil {
+					return err
+				}
+				i := &importer{importing: o, t: t, bar: t.progress(), maxLine: maxLine}
 				defer i.bar.end()
 				err := i.files(cmd.Context(), t.in, files)
 				i.bar.end()
-				t.notef("imported %s entries, %s of them with a deadline; skipped %s that have expired",
-					humanize.Comma(i.imported), humanize.Comma(i.deadlines), humanize.Comma(i.expired))
+				i.report()
 				return err
 			})
 		}),
 	}
-	w.flags(cmd)
+	o.writing.flags(cmd)
+	o.mapFlag(cmd)
+	f := cmd.Flags()
+	f.StringVar(&o.format, "format", "jsonl", "what the files are: jsonl, csv, bbolt or mmkv")
+	f.StringVar(&o.keyCodec, "key-codec", "", "make the map, with keys of this `codec`")
+	f.StringVar(&o.valueCodec, "value-codec", "", "make the map, with values of this `codec`")
+	f.StringVar(&o.keyColumn, "key-column", "", "csv: the `column` of the key")
+	f.StringArrayVar(&o.valueColumns, "value-column", nil, "csv: the `column` of the value, or one of several")
+	f.StringVar(&o.bucket, "bucket", "", "bbolt: import this `bucket`, with slashes between it and those it is in")
+	f.StringVar(&keyFile, "key-file", "", "mmkv: decrypt with the key in this `file`, but for a line break at its end")
+	f.StringVar(&key, "key", "", "mmkv: decrypt with this key")
+	f.BoolVar(&o.mmkvStrings, "mmkv-strings", false, "mmkv: take the length off values that may be texts")
 	return cmd
 }
 
-// importer puts entries into s, in batches.
+// formatFlags are the flags that are for one format.
+var formatFlags = map[string]string{
+	"key-column": "csv", "value-column": "csv", "bucket": "bbolt", "key-file": "mmkv", "key": "mmkv", "mmkv-strings": "mmkv",
+}
+
+// check looks at what can be wrong before a store is created.
+func (o *importing) check(cmd *cobra.Command, files []string) error {
+	switch o.format {
+	case "jsonl", "csv", "bbolt", "mmkv":
+	default:
+		return usagef("--format %s: it is jsonl, csv, bbolt or mmkv", o.format)
+	}
+	for name, format := range formatFlags {
+		if cmd.Flags().Changed(name) && format != o.format {
+			return usagef("--%s is for --format %s", name, format)
+		}
+	}
+	for _, name := range []string{o.keyCodec, o.valueCodec} {
+		if !isCodec(name) {
+			return usagef("%q: there is no codec of that name; see kvtool import --help", name)
+		}
+	}
+	for _, file := range files {
+		if file == "-" && (o.format == "bbolt" || o.format == "mmkv") {
+			return usagef("--format %s needs the names of files", o.format)
+		}
+		if file != "-" {
+			if _, err := os.Stat(file); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// isCodec tells whether a map may be made with a codec of that name, or none is named.
+func isCodec(name string) bool {
+	_, ok := codec.ByName(name)
+	message, isMessage := strings.CutPrefix(name, protoPrefix)
+	return ok || name == "" || name == "binary" || isMessage && protoreflect.FullName(message).IsValid()
+}
+
+// maxSecret bounds a file with a key, in bytes.
+const maxSecret = 4096
+
+// secret returns the key that decrypts, or none.
+func secret(cmd *cobra.Command, key, file string) ([]byte, error) {
+	switch byKey, byFile := cmd.Flags().Changed("key"), cmd.Flags().Changed("key-file"); {
+	case byKey && byFile:
+		return nil, usagef("either --key or --key-file")
+	case byFile:
+		b, err := readSome(cmd.Context(), file, maxSecret)
+		if b = bytes.TrimRight(b, "\r\n"); err == nil && len(b) == 0 {
+			err = fmt.Errorf("%s: there is no key in it", file)
+		}
+		return b, err
+	case byKey && key == "":
+		return nil, usagef("--key: an empty key")
+	}
+	return []byte(key), nil
+}
+
+// importer puts entries into a store, in batches.
 type importer struct {
-	s       *kv.Store
+	importing
+	t       *tool
 	bar     *progress
-	maxLine int64 // bytes of a line
+	maxLine int64 // bytes of a line, or of a record
 
 	batch                        []entry
 	size                         int64 // bytes of the keys and values in batch
 	imported, deadlines, expired int64
+	untyped, texts               int64 // values that are bytes for want of types; of MMKV: that became texts
+}
+
+// report says what was imported.
+func (i *importer) report() {
+	i.t.notef("imported %s entries, %s of them with a deadline; skipped %s that have expired",
+		humanize.Comma(i.imported), humanize.Comma(i.deadlines), humanize.Comma(i.expired))
+	if i.untyped > 0 {
+		i.t.notef("%s values have no type in %s, and are the bytes that they were", humanize.Comma(i.untyped), i.format)
+	}
+	if i.mmkvStrings {
+		i.t.notef("%s values were taken as texts, without their length", humanize.Comma(i.texts))
+	}
 }
 
 func (i *importer) files(ctx context.Context, stdin io.Reader, files []string) error {
@@ -83,8 +216,18 @@ func (i *importer) files(ctx context.Context, stdin io.Reader, files []string) e
 }
 
 func (i *importer) file(ctx context.Context, stdin io.Reader, name string) error {
+	switch i.format {
+	case "bbolt":
+		return i.bolt(ctx, name)
+	case "mmkv":
+		return i.mmkv(ctx, name)
+	}
+	text := i.lines
+	if i.format == "csv" {
+		text = i.csv
+	}
 	if name == "-" {
-		return i.lines(ctx, newInput(ctx, stdin), "stdin", -1)
+		return text(ctx, newInput(ctx, stdin), "stdin", -1)
 	}
 	f, err := os.Open(name)
 	if err != nil {
@@ -99,22 +242,62 @@ func (i *importer) file(ctx context.Context, stdin io.Reader, name string) error
 	if fi.Mode().IsRegular() {
 		total = fi.Size()
 	}
-	return i.lines(ctx, newInput(ctx, f), name, total)
+	return text(ctx, newInput(ctx, f), name, total)
 }
+
+// target returns the mapping of what becomes no map by its own name.
+func (i *importer) target() (m *mapping, err error) {
+	if !i.one {
+		return &i.none, nil
+	}
+	if i.only == nil {
+		i.only, err = i.mapFor(i.name)
+	}
+	return i.only, err
+}
+
+// mapFor returns the mapping of a map, and makes it if it is not there and its codecs are known.
+func (i *importer) mapFor(name string) (*mapping, error) {
+	info, err := i.s.MapInfo(name)
+	if errors.Is(err, kv.ErrNotFound) && !i.one { // a map for bytes
+		info, err = kv.MapInfo{Keys: "string", Values: "bytes"}, nil
+	}
+	if errors.Is(err, kv.ErrNotFound) && i.keyCodec != "" && i.valueCodec != "" {
+		err = nil
+	}
+	if errors.Is(err, kv.ErrNotFound) {
+		return nil, fmt.Errorf("%w; --key-codec and --value-codec make it", noMap(i.s, name))
+	}
+	if err == nil {
+		_, err = kv.NewMap(i.s, name, ofBytes(cmp.Or(i.keyCodec, info.Keys)), ofBytes(cmp.Or(i.valueCodec, info.Values)))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return i.lookup(name)
+}
+
+// ofBytes is a codec of bytes under the name of the codec that made them.
+type ofBytes string
+
+func (ofBytes) Append(dst []byte, v string) ([]byte, error) { return append(dst, v...), nil }
+func (ofBytes) Decode(src []byte) (string, error)           { return string(src), nil }
+func (c ofBytes) Name() string                              { return string(c) }
 
 // lines imports the lines of r, total bytes in all (-1: nobody knows).
 func (i *importer) lines(ctx context.Context, r io.Reader, name string, total int64) error {
+	m, err := i.target()
+	if err != nil {
+		return err
+	}
 	in := &lineReader{r: bufio.NewReaderSize(r, 64<<10), max: i.maxLine}
 	for number := 1; ; number++ {
 		line, err := in.next()
 		if err == io.EOF {
 			return i.flush()
 		}
-		if err == nil {
-			err = ctx.Err()
-		}
 		if err == nil && len(bytes.TrimSpace(line)) > 0 {
-			err = i.line(line)
+			err = i.line(ctx, m, line)
 		}
 		if err != nil {
 			// What came before the line is in the store, as the help says.
@@ -132,15 +315,36 @@ func atLine(name string, number int, err error) error {
 	return fmt.Errorf("%s:%d: %w", name, number, err)
 }
 
-func (i *importer) line(line []byte) error {
-	e, err := parseEntry(line)
+func (i *importer) line(ctx context.Context, m *mapping, line []byte) error {
+	e, err := parseEntry(line, m)
 	if err != nil {
+		return err
+	}
+	return i.put(ctx, m, e)
+}
+
+// untypedEntry is put of an entry whose value is bytes without a type: it is refused if it is
+// not of those that the codec writes.
+func (i *importer) untypedEntry(ctx context.Context, m *mapping, e entry) error {
+	if err := m.values.check(e.value); err != nil {
+		return fmt.Errorf("value: %w", err)
+	}
+	if m.values.isText() {
+		i.untyped++
+	}
+	return i.put(ctx, m, e)
+}
+
+// put takes in an entry of m, whose key is copied, unless its deadline has passed.
+func (i *importer) put(ctx context.Context, m *mapping, e entry) error {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if !e.expires.IsZero() && !e.expires.After(time.Now()) {
 		i.expired++
 		return nil
 	}
+	e.key = append(bytes.Clone(m.prefix), e.key...)
 	return i.add(e)
 }
 

@@ -61,7 +61,7 @@ func TestImportBatches(t *testing.T) {
 	fmt.Fprintf(&lines, "{\"key\":\"last\",\"value\":\"\"}\n")
 	fmt.Fprintf(&lines, "{\"key\":\"toolong\",\"value\":\"%s%s\"}\n", large, large)
 	tool := &tool{quiet: true}
-	i := &importer{s: s, bar: tool.progress(), maxLine: int64(len(large) + 100)}
+	i := &importer{importing: importing{typing: typing{s: s}}, bar: tool.progress(), maxLine: int64(len(large) + 100)}
 	err := i.lines(t.Context(), strings.NewReader(lines.String()), "in", -1)
 	if !errors.Is(err, kv.ErrTooLarge) || !strings.HasPrefix(err.Error(), fmt.Sprintf("in:%d: ", 2*batchEntries+4)) {
 		t.Errorf("error %v", err)
@@ -76,7 +76,7 @@ func TestImportBatches(t *testing.T) {
 
 // Goal: a key above the limit is refused at its own line.
 func TestImportKeyTooLarge(t *testing.T) {
-	i := &importer{s: testStore(t), bar: (&tool{quiet: true}).progress(), maxLine: maxLine}
+	i := &importer{importing: importing{typing: typing{s: testStore(t)}}, bar: (&tool{quiet: true}).progress(), maxLine: maxLine}
 	in := "{\"key\":\"a\",\"value\":\"\"}\n{\"key\":\"" + strings.Repeat("k", kv.MaxKeySize+1) + "\",\"value\":\"\"}\n"
 	err := i.lines(t.Context(), strings.NewReader(in), "in", -1)
 	if !errors.Is(err, kv.ErrTooLarge) || !strings.HasPrefix(err.Error(), "in:2: ") || i.imported != 1 {

@@ -17,8 +17,8 @@ func (t *tool) inspectVerb() *cobra.Command {
 		Use:   "inspect STORE",
 		Short: "Show how a store uses its space",
 		Long: `Inspect reads the whole log of a store and draws where its bytes are: a map of the
-file, the sizes of keys and values, the largest entries, and their ages and
-deadlines. It needs little memory, whatever the size of the store.
+file, the sizes of keys and values, the largest entries, their ages and deadlines,
+and the typed maps with their codecs. It needs little memory, whatever the size of the store.
 
 Of the entries in the histograms are counted those that are current, expired ones
 included until a compaction leaves them behind. On a terminal the drawings are as
@@ -60,6 +60,7 @@ type inspection struct {
 	headerBytes, liveBytes, deadBytes   int64
 	keySizes, valueSizes                sizes
 	largest                             largest
+	maps                                mapSizes
 	ages                                ages
 	oldest, newest                      time.Time // of live entries
 	noDeadline, laterDeadline, outdated int64     // live entries by their deadline
@@ -123,6 +124,7 @@ func (i *inspection) add(r *kv.Record) {
 	i.keySizes.add(int64(len(r.Key)))
 	i.valueSizes.add(int64(len(r.Value)))
 	i.largest.add(r)
+	i.maps.add(r)
 	i.ages.add(i.now.Sub(r.Written))
 	if i.oldest.IsZero() || r.Written.Before(i.oldest) {
 		i.oldest = r.Written

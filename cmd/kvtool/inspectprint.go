@@ -63,6 +63,7 @@ func (i *inspection) drawEntries(w *bufio.Writer, c canvas) {
 	c.histogram(w, rows)
 	fmt.Fprintf(w, "\ndeadlines\n")
 	c.histogram(w, []row{{"none", i.noDeadline}, {"to come", i.laterDeadline}, {"passed", i.outdated}})
+	i.maps.print(w)
 }
 
 func day(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }
@@ -85,6 +86,7 @@ type inspectJSON struct {
 	KeySizes    []bucket    `json:"key_sizes"`
 	ValueSizes  []bucket    `json:"value_sizes"`
 	Largest     []largeJSON `json:"largest"`
+	Maps        []mapSize   `json:"maps"`
 	Ages        []ageBucket `json:"ages"`
 	Oldest      *time.Time  `json:"oldest,omitempty"`
 	Newest      *time.Time  `json:"newest,omitempty"`
@@ -118,7 +120,7 @@ func (i *inspection) json() *inspectJSON {
 	j := &inspectJSON{
 		Path: printable(i.path), Generation: i.stats.Generation, Records: i.records, LiveRecords: i.liveRecords, Tombstones: i.tombstones,
 		HeaderBytes: i.headerBytes, LiveBytes: i.liveBytes, DeadBytes: i.deadBytes, GapBytes: i.gaps(), SlackBytes: i.slack(), FileBytes: i.stats.FileBytes,
-		Missing: ranges(i.stats.Missing), KeySizes: i.keySizes.buckets(), ValueSizes: i.valueSizes.buckets(), Ages: i.ages.buckets(),
+		Missing: ranges(i.stats.Missing), KeySizes: i.keySizes.buckets(), ValueSizes: i.valueSizes.buckets(), Ages: i.ages.buckets(), Maps: i.maps.list(),
 	}
 	j.Space.CellBytes = i.space.cell
 	for n := 0; n < len(i.space.cells) && int64(n)*i.space.cell < i.stats.FileBytes; n++ {

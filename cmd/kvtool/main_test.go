@@ -23,8 +23,20 @@ func TestMain(m *testing.M) {
 		"kvstorm": func() { os.Exit(own(false, storm)) },
 		"kvshare": func() { os.Exit(own(true, churn)) },
 		"kvcrowd": func() { os.Exit(own(true, storm)) },
+		"kvmaps":  func() { os.Exit(oneOff(putMaps)) },
+		"kvbolt":  func() { os.Exit(oneOff(func() error { return makeBolt(os.Args[1]) })) },
+		"kvmmkv":  func() { os.Exit(oneOff(putMMKV)) },
 		"ontty":   func() { os.Exit(onTTY()) },
 	})
+}
+
+// oneOff runs fn as a program of its own.
+func oneOff(fn func() error) int {
+	if err := fn(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
 }
 
 // own opens the store os.Args[1] for writing, be it shared, and calls turn over and over

@@ -183,7 +183,7 @@ func (r *repair) suspect(ctx context.Context, s *kv.Store) error {
 func (r *repair) copy(ctx context.Context, s *kv.Store) error {
 	bar := r.t.progress()
 	defer bar.end()
-	i := &importer{s: r.out}
+	i := &importer{importing: importing{typing: typing{s: r.out}}}
 	total := s.Stats().Tail
 	last := int64(0) // where the last damage begins
 	if n := len(r.missing); n > 0 {

@@ -31,7 +31,8 @@ the store. Where one has it for itself, --wait gives it time to let go. And rest
 replaces only a store that nobody has open.
 
 Keys and values on the command line are text. --key-format and --value-format
-name another form, hex or base64, for what is read and what is printed alike.
+name another form, hex or base64, for what is read and what is printed alike; --map
+takes them as those of a typed map, by its codecs.
 Put -- before keys that begin with a dash.
 
 Data goes to stdout, all else to stderr. The exit codes: kvtool help exit-codes.`,

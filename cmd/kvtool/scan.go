@@ -11,11 +11,11 @@ import (
 // scanning are the flags of scan.
 type scanning struct {
 	reading
-	keys, values form
-	prefix       string
-	limit        int64
-	keysOnly     bool
-	json         bool
+	typing
+	start    string // of the keys
+	limit    int64
+	keysOnly bool
+	json     bool
 }
 
 func (t *tool) scanVerb() *cobra.Command {
@@ -29,20 +29,33 @@ escaped as in a Go string literal, so that no entry is more than a line and none
 does anything to a terminal. What is empty, or begins with a quote, is quoted too.
 
 With --json each line is an object with key or key_base64, and value or
-value_base64: base64 where the bytes are no UTF-8.`,
+value_base64: base64 where the bytes are no UTF-8.
+
+Entries of typed maps are shown by the codecs that the store notes of them, as get
+--map does, behind the name of the map and a tab; with --json the object has the map
+too, and keys and values are numbers, true, JSON where they are that. With --map only
+the entries of one map are printed, and no name. --raw shows everything as bytes, what
+the store notes of its maps included. Without --map, --prefix is of these bytes.`,
 		Example: `  kvtool scan settings.mmkv
   kvtool scan --prefix user/ --keys-only settings.mmkv
-  kvtool scan --json --limit 10 settings.mmkv | jq -r .key`,
+  kvtool scan --json --limit 10 settings.mmkv | jq -r .key
+  kvtool scan --map sessions --json app.mmkv | jq .value.user`,
 		Args: cobra.ExactArgs(1),
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
-			prefix, err := o.keys.parse("the prefix", o.prefix)
-			if err != nil {
-				return err
-			}
 			if o.limit < 0 {
 				return usagef("--limit %d: a negative number", o.limit)
 			}
+			if err := o.checkForms("the prefix", o.start); err != nil {
+				return err
+			}
 			return t.read(args[0], o.reading, func(s *kv.Store) error {
+				if err := o.open(cmd, s); err != nil {
+					return err
+				}
+				prefix, err := o.chosen().keysFrom(o.start)
+				if err != nil {
+					return err
+				}
 				return t.print(func(w *bufio.Writer) error {
 					bar := t.besides(true)
 					defer bar.end()
@@ -56,8 +69,7 @@ value_base64: base64 where the bytes are no UTF-8.`,
 							break
 						}
 						if record.Live && !record.Expired && bytes.HasPrefix(record.Key, prefix) {
-							o.entry(w, &record)
-							printed++
+							printed += o.entry(w, &record)
 						}
 						// A write that failed says so again at the Flush; why read on?
 						if _, err := w.Write(nil); err != nil {
@@ -69,29 +81,34 @@ value_base64: base64 where the bytes are no UTF-8.`,
 			})
 		}),
 	}
-	o.flags(cmd)
-	o.keys.keyFlag(cmd)
-	o.values.valueFlag(cmd)
-	cmd.Flags().StringVar(&o.prefix, "prefix", "", "print only keys that begin with this")
+	o.reading.flags(cmd)
+	o.typing.flags(cmd)
+	o.rawFlag(cmd)
+	cmd.Flags().StringVar(&o.start, "prefix", "", "print only keys that begin with this")
 	cmd.Flags().Int64Var(&o.limit, "limit", 0, "print at most so many entries (0: all)")
 	cmd.Flags().BoolVar(&o.keysOnly, "keys-only", false, "print no values")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print a JSON object a line")
 	return cmd
 }
 
-// entry prints one entry.
-func (o *scanning) entry(w *bufio.Writer, r *kv.Record) {
+// entry prints one entry, if it is to be shown, and returns how many that were.
+func (o *scanning) entry(w *bufio.Writer, r *kv.Record) int64 {
+	m, key := o.of(r.Key)
 	switch {
+	case m == nil:
+		return 0
 	case o.json && o.keysOnly:
-		writeKey(w, r.Key)
+		m.writeKey(w, key)
 	case o.json:
-		writeEntry(w, r.Key, r.Value, r.Expiry)
+		m.writeEntry(w, key, r.Value, r.Expiry)
 	default:
-		o.keys.write(w, r.Key, writeText)
+		m.column(w)
+		m.keys.write(w, key, writeText)
 		if !o.keysOnly {
 			w.WriteByte('\t')
-			o.values.write(w, r.Value, writeText)
+			m.values.write(w, r.Value, writeText)
 		}
 		w.WriteByte('\n')
 	}
+	return 1
 }

@@ -15,7 +15,7 @@ import (
 
 func (t *tool) setVerb() *cobra.Command {
 	w := writing{mayCreate: true, options: kv.Options{CompactAt: -1}}
-	var keys, values form
+	var y typing
 	var file string
 	var ttl time.Duration
 	var durable bool
@@ -27,30 +27,49 @@ the file that --file names. As text, stdin and files are taken byte for byte.
 
 The store must exist; --create makes an empty one first. When set has ended with
 exit code 0 the entry is on the device, for closing the store syncs it. --durable
-syncs the entry by itself before that.`,
+syncs the entry by itself before that.
+
+With --map the entry is one of a typed map that is there, and key and value are taken by
+its codecs, as get --map shows them: a number, RFC 3339, JSON; a protobuf message as JSON
+by the descriptor that --proto gives.`,
 		Example: `  kvtool set --create settings.mmkv greeting hello
   kvtool set settings.mmkv session --ttl 10m abc
   kvtool set settings.mmkv avatar --file avatar.png
-  date | kvtool set settings.mmkv now -`,
+  date | kvtool set settings.mmkv now -
+  kvtool set --map visits app.mmkv /about 17`,
 		Args: cobra.RangeArgs(2, 3),
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
-			key, err := keys.parse("the key", args[1])
-			if err != nil {
+			if err := y.checkForms("the key", args[1]); err != nil {
 				return err
+			}
+			if w.create && cmd.Flags().Changed("map") {
+				return usagef("--create makes a store without maps; kvtool import --create --map makes one with a map")
 			}
 			if cmd.Flags().Changed("ttl") && ttl <= 0 {
 				return usagef("--ttl %v: not a time to live", ttl)
 			}
-			value, err := t.value(cmd, args[2:], file, values)
+			value, err := t.value(cmd, args[2:], file, y.values)
 			if err != nil {
 				return err
 			}
-			return t.write(args[0], w, func(s *kv.Store) error { return set(s, key, value, ttl, durable) })
+			return t.write(args[0], w, func(s *kv.Store) error {
+				if err := y.open(cmd, s); err != nil {
+					return err
+				}
+				m := y.chosen()
+				key, err := m.key("the key", args[1])
+				if err == nil {
+					value, err = m.values.take("the value", value)
+				}
+				if err != nil {
+					return err
+				}
+				return set(s, key, value, ttl, durable)
+			})
 		}),
 	}
 	w.flags(cmd)
-	keys.keyFlag(cmd)
-	values.valueFlag(cmd)
+	y.flags(cmd)
 	cmd.Flags().StringVarP(&file, "file", "f", "", "take the value from this `file`")
 	cmd.Flags().DurationVar(&ttl, "ttl", 0, "let the entry expire after this time, such as 90s or 10m")
 	cmd.Flags().BoolVar(&durable, "durable", false, "sync the entry before the store is closed")

@@ -13,12 +13,12 @@ import (
 
 // watching are the flags of watch.
 type watching struct {
-	keys, values form
-	from         uint64
-	resume       bool // from was given
-	noExisting   bool
-	count        int64
-	json         bool
+	typing
+	from       uint64
+	resume     bool // from was given
+	noExisting bool
+	count      int64
+	json       bool
 }
 
 func (t *tool) watchVerb() *cobra.Command {
@@ -36,20 +36,21 @@ says on stderr how many, with --json in the next object. That an entry expires i
 change. With --json each line is an object with revision, key and value (or key_base64
 and value_base64), expires where the entry has a deadline, deleted, and missed.
 
+Entries of typed maps are shown by their codecs, with the name of the map before the
+key, those of one map with --map, and everything as bytes with --raw: see kvtool scan
+--help.
+
 --from continues after a revision that was seen before. It fails if a compaction has
 left behind what was changed since.`,
 		Example: `  kvtool watch settings.mmkv
   kvtool watch settings.mmkv user/ --no-existing --json | jq .key
-  kvtool watch settings.mmkv --from 1234 --count 1`,
+  kvtool watch settings.mmkv --from 1234 --count 1
+  kvtool watch --map sessions app.mmkv`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
-			var prefix []byte
-			if len(args) == 2 {
-				b, err := o.keys.parse("the prefix", args[1])
-				if err != nil {
-					return err
-				}
-				prefix = b
+			prefix := append(args, "")[1]
+			if err := o.checkForms("the prefix", prefix); err != nil {
+				return err
 			}
 			o.resume = cmd.Flags().Changed("from")
 			switch {
@@ -59,12 +60,19 @@ left behind what was changed since.`,
 				return usagef("either --from or --no-existing")
 			}
 			return t.read(args[0], reading{}, func(s *kv.Store) error {
-				return t.print(func(w *bufio.Writer) error { return t.watch(cmd.Context(), s, prefix, &o, w) })
+				if err := o.open(cmd, s); err != nil {
+					return err
+				}
+				start, err := o.chosen().keysFrom(prefix)
+				if err != nil {
+					return err
+				}
+				return t.print(func(w *bufio.Writer) error { return t.watch(cmd.Context(), s, start, &o, w) })
 			})
 		}),
 	}
-	o.keys.keyFlag(cmd)
-	o.values.valueFlag(cmd)
+	o.flags(cmd)
+	o.rawFlag(cmd)
 	cmd.Flags().Uint64Var(&o.from, "from", 0, "begin after this `revision`")
 	cmd.Flags().BoolVar(&o.noExisting, "no-existing", false, "print only what changes from now on")
 	cmd.Flags().Int64Var(&o.count, "count", 0, "end after so many lines (0: never)")
@@ -74,7 +82,7 @@ left behind what was changed since.`,
 
 // watch prints what happens in s, each event at once.
 func (t *tool) watch(ctx context.Context, s *kv.Store, prefix []byte, o *watching, w *bufio.Writer) error {
-	printed := int64(0)
+	printed, missed := int64(0), uint64(0)
 	for e := range o.events(ctx, s, prefix) {
 		if e.Missed > 0 && (!o.json || e.Err != nil) {
 			t.notef("left out %d changes", e.Missed)
@@ -82,10 +90,16 @@ func (t *tool) watch(ctx context.Context, s *kv.Store, prefix []byte, o *watchin
 		if e.Err != nil {
 			return e.Err
 		}
+		m, key := o.of(e.Key)
+		if m == nil {
+			missed += e.Missed
+			continue
+		}
+		e.Missed, missed = e.Missed+missed, 0
 		if o.json {
-			writeEvent(w, &e)
+			m.writeEvent(w, key, &e)
 		} else {
-			o.event(w, &e)
+			m.event(w, key, &e)
 		}
 		if err := w.Flush(); err != nil {
 			return err
@@ -128,30 +142,32 @@ func changes(ctx context.Context, s *kv.Store, prefix []byte) iter.Seq[kv.Event]
 }
 
 // event prints one event as text.
-func (o *watching) event(w *bufio.Writer, e *kv.Event) {
+func (m *mapping) event(w *bufio.Writer, key []byte, e *kv.Event) {
 	w.WriteString(strconv.FormatUint(e.Revision, 10))
 	if e.Deleted {
 		w.WriteString("\tdelete\t")
 	} else {
 		w.WriteString("\tput\t")
 	}
-	o.keys.write(w, e.Key, writeText)
+	m.column(w)
+	m.keys.write(w, key, writeText)
 	if !e.Deleted {
 		w.WriteByte('\t')
-		o.values.write(w, e.Value, writeText)
+		m.values.write(w, e.Value, writeText)
 	}
 	w.WriteByte('\n')
 }
 
 // writeEvent prints one event as a JSON object.
-func writeEvent(w *bufio.Writer, e *kv.Event) {
+func (m *mapping) writeEvent(w *bufio.Writer, key []byte, e *kv.Event) {
 	w.WriteString(`{"revision":` + strconv.FormatUint(e.Revision, 10) + `,`)
-	writeField(w, "key", e.Key)
+	m.writeName(w)
+	m.keys.field(w, "key", key)
 	if e.Deleted {
 		w.WriteString(`,"deleted":true`)
 	} else {
 		w.WriteString(`,`)
-		writeField(w, "value", e.Value)
+		m.values.field(w, "value", e.Value)
 		writeExpires(w, e.Expiry)
 	}
 	if e.Missed > 0 {
