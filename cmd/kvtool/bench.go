@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -87,7 +88,7 @@ type bench struct {
 
 const (
 	benchKeys   = 100_000_000
-	benchMemory = 8 << 30 // bytes of keys and values that the Go map may hold
+	benchMemory = min(8<<30, math.MaxInt/2) // bytes of keys and values that the Go map may hold
 )
 
 func (b *bench) usage() error {

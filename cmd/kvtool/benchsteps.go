@@ -10,7 +10,8 @@ import (
 )
 
 // The steps of the benchmark. Each measures the store, and after that what stands
-// beside it, with the same keys in the same order; what is read is compared, so that no compiler leaves it out.
+// beside it, with the same keys in the same order; what is read is compared, so that no
+// compiler leaves it out.
 
 const (
 	benchKeySize  = 16
