@@ -30,8 +30,8 @@ var allowed = map[string]string{
 	"kv":                  "codec crc mmapfile internal/* github.com/cespare/xxhash/v2 test: kv golang.org/x/sys/unix",
 	"tests":               "test: kv codec crc internal/* github.com/cespare/xxhash/v2",
 	// A module of its own. It reads no byte of a store but through kv.
-	"cmd/kvtool": "kv codec google.golang.org/protobuf/* go.etcd.io/bbolt go.etcd.io/bbolt/errors github.com/spf13/cobra github.com/schollz/progressbar/v3 github.com/dustin/go-humanize golang.org/x/term " +
-		"test: codec/entrypb github.com/rogpeppe/go-internal/*",
+	"cmd/kvtool": "kv codec google.golang.org/protobuf/* go.etcd.io/bbolt go.etcd.io/bbolt/errors github.com/spf13/cobra github.com/spf13/cobra/doc github.com/schollz/progressbar/v3 " +
+		"github.com/dustin/go-humanize golang.org/x/term test: codec/entrypb github.com/rogpeppe/go-internal/* github.com/prometheus/common/*",
 	// A module of its own, so that the peers are in nobody's graph.
 	"tests/bench": "kv crc golang.org/x/sys/unix go.etcd.io/bbolt github.com/dgraph-io/badger/v4/* github.com/dgraph-io/badger/v4 github.com/cockroachdb/pebble/v2/* " +
 		"github.com/cockroachdb/pebble/v2 github.com/tidwall/buntdb github.com/syndtr/goleveldb/* github.com/puzpuzpuz/xsync/v4 modernc.org/sqlite",

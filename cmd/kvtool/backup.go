@@ -45,7 +45,7 @@ came after that.`,
 					return err
 				}
 			}
-			return writeNew(args[1], force, func(f *os.File) error { return t.backup(cmd.Context(), args[0], f) })
+			return t.writeNew(args[1], force, func(f *os.File) error { return t.backup(cmd.Context(), args[0], f) })
 		}),
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "let it replace a file")

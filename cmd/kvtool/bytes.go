@@ -37,6 +37,7 @@ func (f *form) valueFlag(cmd *cobra.Command) { f.flag(cmd, "value-format", "how 
 func (f *form) flag(cmd *cobra.Command, name, usage string) {
 	*f = formText
 	cmd.Flags().Var(f, name, usage+": text, hex or base64")
+	completeFlag(cmd, name, formText, formHex, formBase64)
 }
 
 // parse returns the bytes that s stands for; what names s in the error.

@@ -9,10 +9,11 @@ import (
 	"golang.org/x/term"
 )
 
-// canvas is what a drawing may use: so many columns, and which characters.
+// canvas is what a drawing may use: so many columns, which characters, and colours.
 type canvas struct {
 	columns int
 	ascii   bool
+	palette
 }
 
 const (
@@ -23,7 +24,7 @@ const (
 
 // canvas returns that of stdout. A pipe has 80 columns of ASCII.
 func (t *tool) canvas(ascii bool) canvas {
-	c := canvas{columns: defaultColumns, ascii: ascii}
+	c := canvas{columns: defaultColumns, ascii: ascii, palette: t.palette(t.out)}
 	if !isTerminal(t.out) {
 		c.ascii = true
 		return c

@@ -33,7 +33,7 @@ damage: the next Open for writing cuts it off.`,
 			if asJSON {
 				err = t.printJSON(report)
 			} else {
-				err = t.print(report.print)
+				err = t.print(func(w *bufio.Writer) error { return report.print(w, t.palette(t.out)) })
 			}
 			if n := len(report.Violations); n > 0 && err == nil {
 				err = fmt.Errorf("%s: %w: violations: %d; restore a backup, or write what is left into a new store with kvtool repair", args[0], kv.ErrCorrupt, n)
@@ -91,13 +91,13 @@ func newCheckReport(path string, r *kv.Report) *checkReport {
 	return c
 }
 
-func (c *checkReport) print(w *bufio.Writer) error {
+func (c *checkReport) print(w *bufio.Writer, p palette) error {
 	if len(c.Violations) == 0 {
-		fmt.Fprintf(w, "ok: %s records, %s keys, %s tombstones, %s live, %s dead\n", humanize.Comma(c.Records),
+		fmt.Fprintf(w, "%s: %s records, %s keys, %s tombstones, %s live, %s dead\n", p.paint(inkGood, "ok"), humanize.Comma(c.Records),
 			humanize.Comma(c.Keys), humanize.Comma(c.Tombstones), exactBytes(c.LiveBytes), exactBytes(c.DeadBytes))
 	}
 	for _, v := range c.Violations {
-		fmt.Fprintf(w, "offset %d: %s\n", v.Offset, oneLine(string(v.What)))
+		fmt.Fprintf(w, "%s: %s\n", p.paint(inkBad, fmt.Sprintf("offset %d", v.Offset)), oneLine(string(v.What)))
 	}
 	return nil
 }

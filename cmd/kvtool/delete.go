@@ -20,7 +20,8 @@ are deleted all the same. When delete has ended with exit code 0 or 3 that is on
 the device. With --map the keys are those of a typed map: see kvtool get --help.`,
 		Example: `  kvtool delete settings.mmkv greeting session
   kvtool delete --key-format hex settings.mmkv 00ff`,
-		Args: cobra.MinimumNArgs(2),
+		Args:              cobra.MinimumNArgs(2),
+		ValidArgsFunction: t.completeKeys(&y, -1),
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
 			if err := y.checkForms("a key", args[1:]...); err != nil {
 				return err

@@ -30,7 +30,8 @@ func exitCodesTopic() *cobra.Command {
   0  done
   1  an error: the message on stderr says which; also: interrupted, not a store
   2  wrong usage: nothing was done
-  3  not found: get and delete, when a key is not there
+  3  not found: get and delete, when a key is not there; history, when it never was,
+     as far as the log goes back
   4  corrupt: the store or the backup is damaged, or --salvage or repair passed over
      damaged bytes
   5  locked: another process has the store open for writing; restore: or for reading`,

@@ -83,7 +83,7 @@ func (t *tool) export(cmd *cobra.Command, s *kv.Store, y *typing, w *bufio.Write
 // and returns that they are.
 func (t *tool) exportFile(cmd *cobra.Command, path string, r reading, y *typing, output string, force bool) error {
 	var missing error
-	err := writeNew(output, force, func(f *os.File) error {
+	err := t.writeNew(output, force, func(f *os.File) error {
 		err := t.read(path, r, func(s *kv.Store) error {
 			w := bufio.NewWriterSize(f, 1<<20)
 			if err := t.export(cmd, s, y, w, false); err != nil {

@@ -32,7 +32,8 @@ kvtool inspect lists the maps.`,
   kvtool get --key-format hex --value-format base64 settings.mmkv 00ff
   kvtool get --map sessions app.mmkv 42
   kvtool get --map '' visits.mmkv /about`,
-		Args: cobra.ExactArgs(2),
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: t.completeKeys(&y, 1),
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
 			if err := y.checkForms("the key", args[1]); err != nil {
 				return err

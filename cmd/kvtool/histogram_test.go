@@ -61,7 +61,7 @@ func TestAges(t *testing.T) {
 
 // Goal: no line of a histogram is wider than the canvas; what is not nothing has a bar.
 func TestHistogramFits(t *testing.T) {
-	for _, c := range []canvas{{minColumns, true}, {defaultColumns, true}, {defaultColumns, false}, {maxColumns, false}} {
+	for _, c := range []canvas{{minColumns, true, false}, {defaultColumns, true, false}, {defaultColumns, false, false}, {maxColumns, false, false}} {
 		var b strings.Builder
 		w := bufio.NewWriter(&b)
 		c.histogram(w, []row{{"512 KiB to 1.0 MiB", 1}, {"b", math.MaxInt32}, {"c", 0}})

@@ -27,28 +27,18 @@ exits with 4.`,
   kvtool info --json settings.mmkv | jq .live_bytes`,
 		Args: cobra.ExactArgs(1),
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
-			header, err := kv.Inspect(args[0])
+			info, damage := t.storeInfo(args[0])
+			if info == nil {
+				return damage
+			}
+			err := info.addUsers(args[0])
 			if err != nil {
 				return err
-			}
-			info := headerInfo(header)
-			if err := info.addUsers(args[0]); err != nil {
-				return err
-			}
-			damage := t.read(args[0], reading{}, func(s *kv.Store) error {
-				stats := s.Stats()
-				info.addLog(&stats)
-				return nil
-			})
-			if errors.Is(damage, kv.ErrCorrupt) {
-				info.Damage = printable(damage.Error())
-			} else if damage != nil {
-				return damage
 			}
 			if asJSON {
 				err = t.printJSON(info)
 			} else {
-				err = t.print(info.print)
+				err = t.print(func(w *bufio.Writer) error { return info.print(w, t.palette(t.out)) })
 			}
 			return errors.Join(damage, err)
 		}),
@@ -57,7 +47,7 @@ exits with 4.`,
 	return cmd
 }
 
-// storeInfo is what info prints.
+// storeInfo is what info and stats print.
 type storeInfo struct {
 	Path              printable `json:"path"`
 	FormatVersion     uint32    `json:"format_version"`
@@ -93,6 +83,8 @@ type logInfo struct {
 	DeadBytes  int64  `json:"dead_bytes"`
 	SlackBytes int64  `json:"slack_bytes"`
 	IndexBytes int64  `json:"index_bytes"`
+
+	CheckpointBytes int64 `json:"checkpoint_bytes"` // of the log, that the checkpoint covers
 }
 
 func headerInfo(h kv.FileInfo) *storeInfo {
@@ -112,11 +104,11 @@ func (i *storeInfo) addLog(s *kv.Stats) {
 	i.DurableOffset, i.DurableRevision, i.UnsyncedBytes = s.DurableTail, s.DurableRevision, max(0, s.Tail-s.DurableTail)
 	i.logInfo = &logInfo{
 		Keys: s.Keys, Records: s.Records, Revision: s.Revision, LiveBytes: s.LiveBytes, DeadBytes: s.DeadBytes,
-		SlackBytes: max(0, s.FileBytes-s.Tail), IndexBytes: s.IndexBytes,
+		SlackBytes: max(0, s.FileBytes-s.Tail), IndexBytes: s.IndexBytes, CheckpointBytes: s.Checkpoint,
 	}
 }
 
-func (i *storeInfo) print(w *bufio.Writer) error {
+func (i *storeInfo) print(w *bufio.Writer, p palette) error {
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(w, "%-12s %s\n", name, fmt.Sprintf(format, args...))
 	}
@@ -145,10 +137,10 @@ func (i *storeInfo) print(w *bufio.Writer) error {
 	line("holder", "%s", i.holder())
 	i.printUsers(w)
 	if i.Damage == "" {
-		line("state", "sound as far as Open checks: every sum")
+		line("state", "%s as far as Open checks: every sum", p.paint(inkGood, "sound"))
 		return nil
 	}
-	line("state", "DAMAGED: keys, records and bytes of the log are not known; see kvtool check")
+	line("state", "%s: keys, records and bytes of the log are not known; see kvtool check", p.paint(inkAlarm, "DAMAGED"))
 	return nil
 }
 

@@ -17,6 +17,7 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"kvtool":  func() { os.Exit(run()) },
+		"kvbars":  func() { progressAfter = 0; os.Exit(run()) },
 		"kvhold":  func() { os.Exit(own(false, func(*kv.Store) error { return nil })) },
 		"kvchurn": func() { os.Exit(own(false, churn)) },
 		"kvstorm": func() { os.Exit(own(false, storm)) },

@@ -11,7 +11,7 @@ import (
 // writeNew gives fill a temporary file beside path, which gets that name when it is
 // whole and on the device; if fill fails, nothing is left. With force it may replace a
 // regular file. Only the file's owner may read it.
-func writeNew(path string, force bool, fill func(f *os.File) error) error {
+func (t *tool) writeNew(path string, force bool, fill func(f *os.File) error) error {
 	fi, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -30,7 +30,7 @@ func writeNew(path string, force bool, fill func(f *os.File) error) error {
 	defer f.Close()
 	err = fill(f)
 	if err == nil {
-		err = f.Sync()
+		err = t.progress().during("sync", f.Sync)
 	}
 	if err == nil {
 		err = place(f.Name(), path, force)

@@ -30,12 +30,15 @@ func (r *reading) flags(cmd *cobra.Command) {
 func (t *tool) read(path string, r reading, fn func(s *kv.Store) error) error {
 	bar := t.progress()
 	defer bar.end()
-	s, err := kv.Open(path, &kv.Options{ReadOnly: true, Salvage: r.salvage, VerifyReads: r.verify, Hooks: &kv.Hooks{Progress: bar.at}})
+	var s *kv.Store
+	err := bar.during("open", func() (err error) {
+		s, err = kv.Open(path, &kv.Options{ReadOnly: true, Salvage: r.salvage, VerifyReads: r.verify, Hooks: &kv.Hooks{Progress: bar.at}})
+		return err
+	})
 	if err != nil {
 		return advise(err)
 	}
 	defer s.Close()
-	bar.end()
 	if err := guarded(func() error { return fn(s) }); err != nil {
 		return err
 	}
@@ -108,12 +111,13 @@ func (t *tool) write(path string, w writing, fn func(s *kv.Store) error) error {
 	o := w.options
 	o.LockTimeout = w.wait
 	o.Hooks = &kv.Hooks{Progress: bar.at}
-	s, err := openToWrite(path, o)
+	var s *kv.Store
+	err := bar.during("open", func() (err error) { s, err = openToWrite(path, o); return err })
 	if err != nil {
 		return advise(err)
 	}
-	bar.end()
-	return errors.Join(guarded(func() error { return fn(s) }), s.Close())
+	err = guarded(func() error { return fn(s) })
+	return errors.Join(err, bar.during("close", s.Close))
 }
 
 // openToWrite opens the store at path for writing: alone, or, where other processes

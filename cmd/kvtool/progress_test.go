@@ -51,3 +51,51 @@ func TestProgress(t *testing.T) {
 		})
 	}
 }
+
+// Goal: what tells nothing of how far it is has a bar too, which gives way to one that
+// knows more, without another wait. Method: a clock that is put back, and a look at what
+// is shown while it runs.
+func TestProgressDuring(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	p := (&tool{err: f}).progress()
+	p.on = true
+	shows := func(op string) bool {
+		for range 1000 {
+			b, err := os.ReadFile(f.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(b), op) {
+				return true
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		return false
+	}
+	err = p.during("open", func() error {
+		p.mu.Lock()
+		p.start = p.start.Add(-2 * progressAfter)
+		p.mu.Unlock()
+		if !shows("open ") {
+			t.Error("no bar")
+		}
+		p.at("recover", 1, 100)
+		if !shows("recover ") {
+			t.Error("no bar of what is known")
+		}
+		return os.ErrInvalid
+	})
+	if err != os.ErrInvalid || p.bar != nil || p.op != "" {
+		t.Errorf("error %v, bar %v of %q", err, p.bar, p.op)
+	}
+	if err := p.during("close", func() error { return nil }); err != nil || p.bar != nil {
+		t.Errorf("error %v, bar %v", err, p.bar)
+	}
+	if b, err := os.ReadFile(f.Name()); err != nil || strings.Contains(string(b), "close") {
+		t.Errorf("a bar for nothing: %q, %v", b, err)
+	}
+}

@@ -146,11 +146,12 @@ func (r *repair) write(ctx context.Context, s *kv.Store, temp string, perm fs.Fi
 	}
 	r.out = out
 	r.report.Path = printable(s.Path())
-	err = r.suspect(ctx, s)
+	bar := r.t.progress()
+	err = bar.during("search", func() error { return r.suspect(ctx, s) })
 	if err == nil {
 		err = r.copy(ctx, s)
 	}
-	if err = errors.Join(err, out.Close()); err != nil {
+	if err = errors.Join(err, bar.during("close", out.Close)); err != nil {
 		return err
 	}
 	r.name()

@@ -120,7 +120,7 @@ func (t *tool) receive(ctx context.Context, backup, temp string, old fs.FileInfo
 		err = inheritOwner(f, old)
 	}
 	if err == nil {
-		err = f.Sync()
+		err = to.bar.during("sync", f.Sync)
 	}
 	return err
 }

@@ -14,6 +14,7 @@ import (
 type tool struct {
 	in, out, err *os.File
 	quiet        bool // no progress bars
+	color        coloring
 }
 
 func (t *tool) root() *cobra.Command {
@@ -22,8 +23,9 @@ func (t *tool) root() *cobra.Command {
 		Short: "Look into, check and maintain mmapkv stores",
 		Long: `Kvtool works on the stores of mmapkv, embedded key-value stores of one file each.
 
-The verbs that read (get, scan, watch, info, inspect, check, backup, export, repair)
-take no lock: they work while others write the store, and none of them changes it.
+The verbs that read (get, scan, watch, history, info, stats, inspect, check, backup,
+export, repair) take no lock: they work while others write the store, and none of
+them changes it.
 The verbs that write (set, delete, import, compact) work beside processes that share
 the store. Where one has it for itself, --wait gives it time to let go. And restore
 replaces only a store that nobody has open.
@@ -38,11 +40,14 @@ Data goes to stdout, all else to stderr. The exit codes: kvtool help exit-codes.
 		SilenceErrors: true,
 	}
 	root.PersistentFlags().BoolVarP(&t.quiet, "quiet", "q", false, "show no progress bars")
+	t.color = colorAuto
+	root.PersistentFlags().Var(&t.color, "color", "colour what is printed: auto, always or never; auto heeds NO_COLOR")
+	completeFlag(root, "color", colorAuto, colorAlways, colorNever)
 	root.AddCommand(
-		t.getVerb(), t.setVerb(), t.deleteVerb(), t.scanVerb(), t.watchVerb(),
-		t.infoVerb(), t.inspectVerb(), t.checkVerb(), t.compactVerb(),
+		t.getVerb(), t.setVerb(), t.deleteVerb(), t.scanVerb(), t.watchVerb(), t.historyVerb(),
+		t.infoVerb(), t.statsVerb(), t.inspectVerb(), t.checkVerb(), t.compactVerb(),
 		t.backupVerb(), t.restoreVerb(), t.exportVerb(), t.importVerb(), t.repairVerb(),
-		t.demoVerb(), t.demoWriterVerb(), t.versionVerb(), exitCodesTopic(),
+		t.benchVerb(), t.demoVerb(), t.demoWriterVerb(), t.manVerb(), t.versionVerb(), exitCodesTopic(),
 	)
 	root.SetHelpCommand(helpVerb(root))
 	root.InitDefaultCompletionCmd()

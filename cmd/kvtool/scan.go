@@ -57,11 +57,14 @@ the store notes of its maps included. Without --map, --prefix is of these bytes.
 					return err
 				}
 				return t.print(func(w *bufio.Writer) error {
-					printed := int64(0)
+					bar := t.besides(true)
+					defer bar.end()
+					printed, total := int64(0), s.Stats().Tail
 					for record, err := range s.Records(cmd.Context()) {
 						if err != nil {
 							return err
 						}
+						bar.at("scan", record.Off, total)
 						if o.limit > 0 && printed == o.limit {
 							break
 						}

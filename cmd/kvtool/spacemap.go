@@ -85,6 +85,26 @@ func (c canvas) legend() legend {
 	return unicodeLegend
 }
 
+// ink returns the colour of a mark.
+func (l *legend) ink(mark string) ink {
+	switch mark {
+	case l.live, l.mostlyLive:
+		return inkGood
+	case l.mostlyDead:
+		return inkWarn
+	case l.dead:
+		return inkBad
+	case l.damaged:
+		return inkAlarm
+	}
+	return inkFaint
+}
+
+// marks appends so many equal marks, in their colour.
+func (c canvas) marks(b *strings.Builder, l *legend, mark string, n int) {
+	b.WriteString(c.paint(l.ink(mark), strings.Repeat(mark, n)))
+}
+
 // mark returns how a cell of which size bytes lie in the file looks. Damage shows
 // wherever there is any; otherwise it is what most of it is.
 func (l *legend) mark(c *cellBytes, size int64) string {
@@ -114,15 +134,23 @@ func (m *spaceMap) draw(w *bufio.Writer, c canvas, fileBytes int64) {
 	n := min(len(m.cells), int((fileBytes+m.cell-1)/m.cell))
 	for row := 0; row < n; row += columns {
 		var b strings.Builder
+		last, run := "", 0 // equal marks in a row are painted at once
 		for i := row; i < min(n, row+columns); i++ {
-			b.WriteString(l.mark(&m.cells[i], min(m.cell, fileBytes-int64(i)*m.cell)))
+			mark := l.mark(&m.cells[i], min(m.cell, fileBytes-int64(i)*m.cell))
+			if mark != last {
+				c.marks(&b, &l, last, run)
+				last, run = mark, 0
+			}
+			run++
 		}
+		c.marks(&b, &l, last, run)
 		fmt.Fprintf(w, "%*s  %s\n", mapMargin-2, shortBytes(int64(row)*m.cell), b.String())
 	}
+	key := func(mark string) string { return c.paint(l.ink(mark), mark) }
 	fmt.Fprintf(w, "%*s%s live  %s mostly live  %s mostly dead  %s dead  %s unused  %s header", mapMargin, "",
-		l.live, l.mostlyLive, l.mostlyDead, l.dead, l.slack, l.header)
+		key(l.live), key(l.mostlyLive), key(l.mostlyDead), key(l.dead), key(l.slack), key(l.header))
 	if m.anyDamage() {
-		fmt.Fprintf(w, "  %s lost", l.damaged)
+		fmt.Fprintf(w, "  %s lost", key(l.damaged))
 	}
 	fmt.Fprintf(w, "\n%*sa cell is %s\n", mapMargin, "", shortBytes(m.cell))
 }
