@@ -7,10 +7,12 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/mmapkv/mmapkv/codec"
 	"github.com/mmapkv/mmapkv/crc"
 )
 
@@ -71,10 +73,12 @@ func fillStore(tb testing.TB, s *Store, n int) {
 	}
 }
 
-// contender is one of those that a benchmark compares. turn does its work n times.
+// contender is one of those that a benchmark compares. turn does its work n times; ready, which
+// may be nil, runs before it and is not timed.
 type contender struct {
-	name string
-	turn func(n int)
+	name  string
+	ready func()
+	turn  func(n int)
 }
 
 // byTurns gives each contender a turn of n in each iteration, so that what disturbs the
@@ -84,6 +88,9 @@ func byTurns(b *testing.B, n int, all ...contender) {
 	took := make([][]float64, len(all))
 	for b.Loop() {
 		for i, c := range all {
+			if c.ready != nil {
+				c.ready()
+			}
 			start := time.Now()
 			c.turn(n)
 			took[i] = append(took[i], float64(time.Since(start).Nanoseconds())/float64(n))
@@ -149,10 +156,10 @@ func BenchmarkGet(b *testing.B) {
 				}
 			}
 			byTurns(b, 20_000,
-				contender{"map", drawing(n, func(key []byte) { got = m.Get(key) })},
-				contender{"get", drawing(n, func(key []byte) { got, err = s.Get(key); check() })},
-				contender{"append", drawing(n, func(key []byte) { got, err = s.GetAppend(got[:0], key); check() })},
-				contender{"view", drawing(n, func(key []byte) {
+				contender{"map", nil, drawing(n, func(key []byte) { got = m.Get(key) })},
+				contender{"get", nil, drawing(n, func(key []byte) { got, err = s.Get(key); check() })},
+				contender{"append", nil, drawing(n, func(key []byte) { got, err = s.GetAppend(got[:0], key); check() })},
+				contender{"view", nil, drawing(n, func(key []byte) {
 					err = s.View(key, func(v []byte) error { got = v[:1]; return nil })
 					check()
 				})},
@@ -161,6 +168,88 @@ func BenchmarkGet(b *testing.B) {
 			b.ReportMetric(float64(s.Stats().IndexBytes)/float64(n), "index-B/key")
 		})
 	}
+}
+
+// BenchmarkMapGet has a Map and the Store that it is in read the same entries, by turns: what the
+// types cost. The Store is given the keys as the Map makes them, prefix and all. Each side
+// finds its next keys in the cache, so that it is the Get that is timed.
+func BenchmarkMapGet(b *testing.B) {
+	stringKey := func(i uint64) string { return string(benchKey(nil, i)) }
+	b.Run("string", func(b *testing.B) {
+		benchMapGet(b, stringKey, strings.Repeat("v", benchValue), func(v string) bool { return len(v) == benchValue })
+	})
+	b.Run("bytes", func(b *testing.B) {
+		benchMapGet(b, stringKey, make([]byte, benchValue), func(v []byte) bool { return len(v) == benchValue })
+	})
+	b.Run("uint64", func(b *testing.B) {
+		benchMapGet(b, func(i uint64) uint64 { return i * 0x9E3779B97F4A7C15 }, 7, func(v uint64) bool { return v == 7 })
+	})
+}
+
+func benchMapGet[K comparable, V any](b *testing.B, keyOf func(uint64) K, value V, right func(V) bool) {
+	m := mapIn[K, V](b, openBench(b, nil))
+	for i := range uint64(benchKeys) {
+		if err := m.Put(keyOf(i), value); err != nil {
+			b.Fatal(err)
+		}
+	}
+	const turn = 1000
+	var keys [turn]K
+	var stored [turn][]byte
+	drawings++
+	r := rand.New(rand.NewPCG(2, drawings))
+	draw := func() {
+		for i := range turn {
+			var err error
+			keys[i] = keyOf(r.Uint64N(benchKeys))
+			if stored[i], err = m.keys.Append(append(stored[i][:0], m.prefix...), keys[i]); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	var dst []byte
+	byTurns(b, turn,
+		contender{"store", draw, func(n int) {
+			for _, key := range stored[:n] {
+				if got, err := m.s.Get(key); err != nil || len(got) == 0 {
+					b.Fatal(len(got), err)
+				}
+			}
+		}},
+		contender{"append", draw, func(n int) {
+			for _, key := range stored[:n] {
+				var err error
+				if dst, err = m.s.GetAppend(dst[:0], key); err != nil || len(dst) == 0 {
+					b.Fatal(len(dst), err)
+				}
+			}
+		}},
+		contender{"map", draw, func(n int) {
+			for _, key := range keys[:n] {
+				if got, err := m.Get(key); err != nil || !right(got) {
+					b.Fatal(got, err)
+				}
+			}
+		}},
+	)
+}
+
+// mapIn is the nameless map of s, with the codecs that OpenMap takes.
+func mapIn[K comparable, V any](tb testing.TB, s *Store) *Map[K, V] {
+	tb.Helper()
+	keys, err := codec.Of[K]()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	values, err := codec.Of[V]()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	m, err := NewMap(s, "", keys, values)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return m
 }
 
 // BenchmarkGetGoroutines has one goroutine read, and two as much each, by turns: the
@@ -178,8 +267,8 @@ func BenchmarkGetGoroutines(b *testing.B) {
 		})
 	}
 	byTurns(b, 50_000,
-		contender{"one", gets[0]},
-		contender{"two", func(n int) {
+		contender{"one", nil, gets[0]},
+		contender{"two", nil, func(n int) {
 			var wg sync.WaitGroup
 			for _, get := range gets {
 				wg.Go(func() { get(n) })
@@ -212,8 +301,8 @@ func BenchmarkMixed(b *testing.B) {
 				}
 			}
 			byTurns(b, 20_000,
-				contender{"map", mix(func(key []byte) { got = m.Get(key) }, func(key []byte) { m.Put(key, value) })},
-				contender{"store", mix(func(key []byte) {
+				contender{"map", nil, mix(func(key []byte) { got = m.Get(key) }, func(key []byte) { m.Put(key, value) })},
+				contender{"store", nil, mix(func(key []byte) {
 					var err error
 					got, err = s.Get(key)
 					check(err)
@@ -240,14 +329,14 @@ func BenchmarkLarge(b *testing.B) {
 	buf := make([]byte, size)
 	b.Run("get", func(b *testing.B) {
 		byTurns(b, 200,
-			contender{"memcpy", drawing(n, func(key []byte) { copy(buf, part(key)) })},
-			contender{"append", drawing(n, func(key []byte) {
+			contender{"memcpy", nil, drawing(n, func(key []byte) { copy(buf, part(key)) })},
+			contender{"append", nil, drawing(n, func(key []byte) {
 				var err error
 				if buf, err = s.GetAppend(buf[:0], key); err != nil || len(buf) != size {
 					b.Fatal(err)
 				}
 			})},
-			contender{"get", drawing(n, func(key []byte) {
+			contender{"get", nil, drawing(n, func(key []byte) {
 				if v, err := s.Get(key); err != nil || len(v) != size {
 					b.Fatal(err)
 				}
@@ -258,8 +347,8 @@ func BenchmarkLarge(b *testing.B) {
 		opts := &Options{Durability: SyncManual, CompactAt: -1}
 		s, left := openBench(b, opts), 0
 		byTurns(b, 200,
-			contender{"memcpy", drawing(n, func(key []byte) { copy(part(key), buf) })},
-			contender{"put", drawing(n, func(key []byte) {
+			contender{"memcpy", nil, drawing(n, func(key []byte) { copy(part(key), buf) })},
+			contender{"put", nil, drawing(n, func(key []byte) {
 				if left++; left%8_000 == 0 { // half a GiB
 					if err := s.Clear(); err != nil {
 						b.Fatal(err)

@@ -14,6 +14,9 @@ import (
 
 	"github.com/mmapkv/mmapkv/codec"
 	"github.com/mmapkv/mmapkv/internal/invariants"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 func openTestMap[K comparable, V any](t testing.TB) *Map[K, V] {
@@ -288,6 +291,36 @@ func TestMapAllocs(t *testing.T) {
 	allocsOf(t, "time", 0, time.Now())
 	allocsOf(t, "string", 1, "a value")
 	allocsOf(t, "bytes", 1, []byte("a value"))
+}
+
+// Goal: a Get of a protobuf message allocates what decoding takes, and nothing else. Method:
+// counted, beside proto.Unmarshal of the same bytes.
+func TestMapProtoAllocs(t *testing.T) {
+	if invariants.Enabled {
+		t.Skip("this build lends copies")
+	}
+	v, err := structpb.NewStruct(map[string]any{"name": "a", "n": 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := proto.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoding := testing.AllocsPerRun(1000, func() {
+		if err := proto.Unmarshal(b, new(structpb.Struct)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	get, _ := opsOf(t, "key", v)
+	n := testing.AllocsPerRun(1000, func() {
+		if err := get(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n > decoding {
+		t.Errorf("a get allocates %v times, decoding %v", n, decoding)
+	}
 }
 
 func allocsOf[V any](t *testing.T, name string, want float64, v V) {

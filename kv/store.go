@@ -84,7 +84,7 @@ type Store struct {
 // verifies in the background, and each read verifies its record until then: damage
 // there is ErrCorrupt when it is met, and Hooks.Corrupted hears of it.
 func Open(path string, opts *Options) (*Store, error) {
-	s, err := openOn(osDisk{}, path, opts)
+	s, err := openOn(diskAt(path), path, opts)
 	if err != nil {
 		return nil, err
 	}

@@ -20,15 +20,18 @@ const module = "github.com/mmapkv/mmapkv"
 // import beside the standard library. Test files may import what the package's
 // own may, and what is listed behind "test:".
 var allowed = map[string]string{
-	"internal/invariants": "",
-	"internal/loopfs":     "",
-	"internal/prefetch":   "",
-	"mmapfile":            "internal/* golang.org/x/sys/unix unsafe test: internal/*",
-	"crc":                 "internal/* github.com/cespare/xxhash/v2 test: codec codec/entrypb google.golang.org/protobuf/*", // FORMAT.md is tested there
-	"codec":               "internal/* google.golang.org/protobuf/encoding/protowire google.golang.org/protobuf/proto test: codec codec/entrypb google.golang.org/protobuf/*",
-	"codec/entrypb":       "google.golang.org/protobuf/* unsafe", // generated, for tests alone
-	"kv":                  "codec crc mmapfile internal/* github.com/cespare/xxhash/v2 test: kv golang.org/x/sys/unix",
-	"tests":               "test: kv codec crc internal/* github.com/cespare/xxhash/v2",
+	"internal/faults":       "",
+	"internal/invariants":   "",
+	"internal/loopfs":       "",
+	"internal/prefetch":     "",
+	"mmapfile":              "internal/* golang.org/x/sys/unix unsafe test: internal/*",
+	"crc":                   "internal/* github.com/cespare/xxhash/v2 test: codec codec/entrypb google.golang.org/protobuf/*", // FORMAT.md is tested there
+	"codec":                 "internal/* google.golang.org/protobuf/encoding/protowire google.golang.org/protobuf/proto test: codec codec/entrypb google.golang.org/protobuf/*",
+	"codec/entrypb":         "google.golang.org/protobuf/* unsafe", // generated, for tests alone
+	"kv":                    "codec crc mmapfile internal/* github.com/cespare/xxhash/v2 test: kv golang.org/x/sys/unix google.golang.org/protobuf/*",
+	"kv/examples/wordcount": "kv codec",
+	"kv/kvtest":             "kv internal/faults",
+	"tests":                 "test: kv codec crc internal/* github.com/cespare/xxhash/v2",
 	// A module of its own. It reads no byte of a store but through kv.
 	"cmd/kvtool": "kv codec google.golang.org/protobuf/* go.etcd.io/bbolt go.etcd.io/bbolt/errors github.com/spf13/cobra github.com/spf13/cobra/doc github.com/schollz/progressbar/v3 " +
 		"github.com/dustin/go-humanize golang.org/x/term test: codec/entrypb github.com/rogpeppe/go-internal/* github.com/prometheus/common/*",
@@ -46,7 +49,7 @@ var modules = []string{"..", "../cmd/kvtool", "bench", "device", "processes"}
 var restricted = []string{"unsafe", "syscall"}
 
 // mayUseSyscall says who may name the system's own errors and signals.
-var mayUseSyscall = []string{"kv", "mmapfile", "tests", "cmd/kvtool"}
+var mayUseSyscall = []string{"kv", "kv/examples/wordcount", "mmapfile", "tests", "cmd/kvtool"}
 
 type pkg struct {
 	ImportPath, Dir                    string
