@@ -29,6 +29,8 @@ var allowed = map[string]string{
 	"codec":                 "internal/* google.golang.org/protobuf/encoding/protowire google.golang.org/protobuf/proto test: codec codec/entrypb google.golang.org/protobuf/*",
 	"codec/entrypb":         "google.golang.org/protobuf/* unsafe", // generated, for tests alone
 	"kv":                    "codec crc mmapfile internal/* github.com/cespare/xxhash/v2 test: kv golang.org/x/sys/unix google.golang.org/protobuf/*",
+	"kv/examples/jobs":      "kv codec",
+	"kv/examples/sessions":  "kv codec",
 	"kv/examples/wordcount": "kv codec",
 	"kv/kvtest":             "kv internal/faults",
 	"tests":                 "test: kv codec crc internal/* github.com/cespare/xxhash/v2",
@@ -49,7 +51,7 @@ var modules = []string{"..", "../cmd/kvtool", "bench", "device", "processes"}
 var restricted = []string{"unsafe", "syscall"}
 
 // mayUseSyscall says who may name the system's own errors and signals.
-var mayUseSyscall = []string{"kv", "kv/examples/wordcount", "mmapfile", "tests", "cmd/kvtool"}
+var mayUseSyscall = []string{"kv", "kv/examples/jobs", "kv/examples/sessions", "kv/examples/wordcount", "mmapfile", "tests", "cmd/kvtool"}
 
 type pkg struct {
 	ImportPath, Dir                    string
