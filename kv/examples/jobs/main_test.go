@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mmapkv/mmapkv/codec"
 	"github.com/mmapkv/mmapkv/kv"
 )
 
@@ -58,7 +59,6 @@ func add(t *testing.T, path, command string) {
 	}
 }
 
-// waitFor waits until what a command prints is as it should be.
 func waitFor(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !is(); time.Sleep(10 * time.Millisecond) {
@@ -70,9 +70,14 @@ func waitFor(t *testing.T, what string, is func() bool) {
 
 func isEmpty(t *testing.T, path string) bool {
 	t.Helper()
-	out, err := jobs("-f", path, "list").Output()
+	s, err := kv.Open(path, &kv.Options{ReadOnly: true})
 	must(t, err)
-	return len(out) == 0
+	defer s.Close()
+	m, err := kv.NewMap(s, "jobs", codec.Uint64{}, codec.JSON[job]{})
+	must(t, err)
+	n, err := m.Len()
+	must(t, err)
+	return n == 0
 }
 
 // end interrupts a worker, which is to end well.
