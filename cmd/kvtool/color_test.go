@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/mmapkv/mmapkv/internal/spacemap"
 )
 
 // Goal: colours are for terminals that know them, unless NO_COLOR is set to something; the
@@ -52,15 +54,15 @@ func TestColor(t *testing.T) {
 // Goal: a map in colours is the map without, mark for mark, and each mark has its colour.
 // Method: the sequences taken out again.
 func TestColoredMap(t *testing.T) {
-	m := newSpaceMap(1<<12, 64)
-	m.add(0, 512, inHeader)
-	m.add(512, 1024, inLive)
-	m.add(1536, 512, inDead)
-	m.add(2048, 8, inDamaged)
+	m := spacemap.New(1<<12, 64)
+	m.Add(0, 512, spacemap.Header)
+	m.Add(512, 1024, spacemap.Live)
+	m.Add(1536, 512, spacemap.Dead)
+	m.Add(2048, 8, spacemap.Damaged)
 	draw := func(p palette) string {
 		var b strings.Builder
 		w := bufio.NewWriter(&b)
-		m.draw(w, canvas{columns: minColumns, ascii: true, palette: p}, 1<<12)
+		canvas{columns: minColumns, ascii: true, palette: p}.drawMap(w, m, 1<<12)
 		w.Flush()
 		return b.String()
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/mmapkv/mmapkv/internal/spacemap"
 	"github.com/mmapkv/mmapkv/kv"
 	"github.com/spf13/cobra"
 )
@@ -54,7 +55,7 @@ wide as it is; in a pipe they are ASCII, of 80 columns.`,
 type inspection struct {
 	path  string
 	stats kv.Stats
-	space *spaceMap
+	space *spacemap.Map
 
 	records, liveRecords, tombstones    int64
 	headerBytes, liveBytes, deadBytes   int64
@@ -78,7 +79,7 @@ func (t *tool) inspect(ctx context.Context, s *kv.Store, c canvas) (*inspection,
 	for range inspectTries {
 		i := &inspection{path: s.Path(), largest: largest{most: 10}, now: time.Now()}
 		before, end := s.Stats(), int64(0)
-		i.space = newSpaceMap(before.FileBytes, mapRows*(c.columns-mapMargin))
+		i.space = spacemap.New(before.FileBytes, mapRows*(c.columns-mapMargin))
 		i.headerBytes = before.Tail - before.LiveBytes - before.DeadBytes
 		// The records are those of the generation that the store had when the loop began:
 		// of this one, if the store has it before and after that.
@@ -100,9 +101,9 @@ func (t *tool) inspect(ctx context.Context, s *kv.Store, c canvas) (*inspection,
 		if len(i.stats.Missing) == 0 && end > 0 {
 			i.stats.Tail = end // what was written since the loop began does not count
 		}
-		i.space.add(0, i.headerBytes, inHeader)
+		i.space.Add(0, i.headerBytes, spacemap.Header)
 		for _, m := range i.stats.Missing {
-			i.space.add(m.Off, m.Len, inDamaged)
+			i.space.Add(m.Off, m.Len, spacemap.Damaged)
 		}
 		return i, nil
 	}
@@ -111,7 +112,7 @@ func (t *tool) inspect(ctx context.Context, s *kv.Store, c canvas) (*inspection,
 
 func (i *inspection) add(r *kv.Record) {
 	i.records++
-	i.space.record(r)
+	i.space.Record(r.Off, r.Len, r.Live)
 	if r.Deleted {
 		i.tombstones++
 	}

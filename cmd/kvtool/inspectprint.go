@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/mmapkv/mmapkv/internal/spacemap"
 	"github.com/mmapkv/mmapkv/kv"
 )
 
@@ -30,7 +31,7 @@ func (i *inspection) drawSpace(w *bufio.Writer, c canvas) {
 	line("header", i.headerBytes)
 	line("file", i.stats.FileBytes)
 	fmt.Fprintln(w)
-	i.space.draw(w, c, i.stats.FileBytes)
+	c.drawMap(w, i.space, i.stats.FileBytes)
 }
 
 // drawEntries draws what the live entries are like.
@@ -122,10 +123,10 @@ func (i *inspection) json() *inspectJSON {
 		HeaderBytes: i.headerBytes, LiveBytes: i.liveBytes, DeadBytes: i.deadBytes, GapBytes: i.gaps(), SlackBytes: i.slack(), FileBytes: i.stats.FileBytes,
 		Missing: ranges(i.stats.Missing), KeySizes: i.keySizes.buckets(), ValueSizes: i.valueSizes.buckets(), Ages: i.ages.buckets(), Maps: i.maps.list(),
 	}
-	j.Space.CellBytes = i.space.cell
-	for n := 0; n < len(i.space.cells) && int64(n)*i.space.cell < i.stats.FileBytes; n++ {
-		j.Space.Live = append(j.Space.Live, i.space.cells[n].live)
-		j.Space.Dead = append(j.Space.Dead, i.space.cells[n].dead)
+	j.Space.CellBytes = i.space.CellSize()
+	for _, c := range i.space.Cells(i.stats.FileBytes) {
+		j.Space.Live = append(j.Space.Live, c[spacemap.Live])
+		j.Space.Dead = append(j.Space.Dead, c[spacemap.Dead])
 	}
 	for _, l := range i.largest.rows {
 		j.Largest = append(j.Largest, largeJSON{newJSONKey(l.key), l.off, l.recordBytes, l.valueBytes})
