@@ -35,8 +35,12 @@ race:
 invariants:
 	$(GO) test -tags invariants -skip $(LABORATORY) $(ALL)
 
-# The alignment of 64-bit atomics shows on a 32-bit machine.
+# The alignment of 64-bit atomics shows on a 32-bit machine, or a 64-bit one that runs
+# such programs; some virtual ones do not.
 test386:
+	@out=$$(GOARCH=386 $(GO) test -run '^$$' ./crc 2>&1) || case "$$out" in \
+		*"exec format error"*) echo "SKIPPED: this machine runs no 32-bit programs, so that nothing is known of them but that they build"; exit 0;; \
+		*) echo "$$out"; exit 1;; esac; \
 	GOARCH=386 $(GO) test -skip '$(LABORATORY)|SegmentDamage$$|SalvageBetweenClaims|CheckpointDamage' ./crc ./codec ./mmapfile ./kv
 
 lint:
