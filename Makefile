@@ -1,7 +1,7 @@
 # One command each. CI (.ci/run) runs the same lines.
 
 GO          ?= go
-ALL         := ./... ./cmd/kvtool/... ./tests/device/... ./tests/processes/...
+ALL         := ./... ./cmd/kvtool/... ./kv/kvotel/... ./tests/device/... ./tests/processes/...
 STATICCHECK ?= $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 CROSS       := linux/arm64 darwin/arm64 freebsd/amd64 linux/386
 FUZZTIME    ?= 500x
@@ -61,6 +61,7 @@ cross:
 modules:
 	GOWORK=off $(GO) build ./... && GOWORK=off $(GO) mod verify
 	cd cmd/kvtool && GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) mod tidy -diff
+	cd kv/kvotel && GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) mod tidy -diff
 	cd tests/device && GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) mod tidy -diff
 	cd tests/processes && GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) mod tidy -diff
 	$(in_bench) $(GO) vet . && GOWORK=off $(GO) mod tidy -diff

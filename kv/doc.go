@@ -178,8 +178,10 @@
 //
 // # Observability
 //
-// [Store.Stats] has the figures of now. [Hooks] are called after syncs, growth and compaction, with
-// what they took, for the progress of what takes long, and for damage; [Options.Logger] hears of
-// what an operator should know. [Inspect] reads the header of a store that another process may be
-// writing, [Store.Records] the history that is still in the log.
+// [Store.Stats] has the figures of now; kv/kvexpvar, kv/kvotel and kv/kvhttp show them on
+// /debug/vars, to OpenTelemetry and as a page, and [Stats.Figures] is for what shows them
+// elsewhere. [Hooks] are called after syncs, growth and compaction, with what they took, for the
+// progress of what takes long, and for damage; [Options.Logger] hears of what an operator should
+// know. [Inspect] reads the header of a store that another process may be writing,
+// [Store.Records] the history that is still in the log.
 package kv

@@ -204,3 +204,22 @@ func ExampleRecord() {
 	// 1 k deleted=false live=false
 	// 2 k deleted=true live=false
 }
+
+// For a system that collects numbers, and has no adapter yet.
+func ExampleFigure() {
+	store, err := kv.OpenMem(nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	_ = store.Put([]byte("greeting"), []byte("hello"))
+	stats := store.Stats()
+	for _, figure := range stats.Figures() {
+		if figure.Name == "keys" || figure.Counter && figure.Value > 0 {
+			fmt.Println(figure.Name, figure.Value)
+		}
+	}
+	// Output:
+	// keys 1
+	// mutations_total 1
+}

@@ -13,6 +13,7 @@ import (
 // documented are the packages of which every public type has an example.
 var documented = []string{
 	"kv",
+	"kv/kvotel",
 	"codec",
 	"crc",
 	"mmapfile",

@@ -72,6 +72,8 @@ type storeInfo struct {
 
 	*logInfo           // nil if the log could not be read
 	Damage   printable `json:"damage,omitempty"`
+
+	stats kv.Stats // or, if the log could not be read, what of them the header says
 }
 
 // logInfo is what only reading the log tells.
@@ -94,12 +96,14 @@ func headerInfo(h kv.FileInfo) *storeInfo {
 		GenerationCreated: h.GenerationCreated.UTC(), FileBytes: h.FileBytes, Tail: h.Tail,
 		DurableOffset: h.DurableTail, DurableRevision: h.DurableRevision, UnsyncedBytes: max(0, h.Tail-h.DurableTail),
 		Holder: h.Holder, LastHolder: h.LastHolder, ThisBoot: h.ThisBoot,
+		stats: kv.Stats{Generation: h.Generation, Tail: h.Tail, FileBytes: h.FileBytes, DurableTail: h.DurableTail, DurableRevision: h.DurableRevision},
 	}
 }
 
 // addLog adds what s tells, and takes what it has in common with the header from
 // there too, so that it is of the same moment.
 func (i *storeInfo) addLog(s *kv.Stats) {
+	i.stats = *s
 	i.FileBytes, i.Tail = s.FileBytes, s.Tail
 	i.DurableOffset, i.DurableRevision, i.UnsyncedBytes = s.DurableTail, s.DurableRevision, max(0, s.Tail-s.DurableTail)
 	i.logInfo = &logInfo{

@@ -4,7 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -87,37 +87,21 @@ func (t *tool) storeInfo(path string) (*storeInfo, error) {
 	return info, damage
 }
 
-// figure is a number that stats prints, under its name and, for Prometheus, under
-// mmapkv_ and its name.
-type figure struct {
-	name string // ends with its unit, if it has one; with _total if it only ever grows
-	help string
-	of   func(i *storeInfo) int64
-	log  bool // only reading the log tells
-}
+// inHeader are the figures of kv that the header tells, though the log cannot be read.
+var inHeader = []string{"durable_mutations_total", "generation", "slack_bytes", "file_bytes", "unsynced_bytes"}
 
-// counts tells whether it is a counter, which only ever grows, and no gauge.
-func (f *figure) counts() bool { return strings.HasSuffix(f.name, "_total") }
-
-// figures are those that stats prints, in this order.
-var figures = []figure{
-	{"keys", "Keys of the store, expired ones that no compaction has left behind included.", func(i *storeInfo) int64 { return i.Keys }, true},
-	{"records", "Records in the log, dead ones included.", func(i *storeInfo) int64 { return i.Records }, true},
-	{"mutations_total", "Puts and deletes of the store since it was created: its revision.", func(i *storeInfo) int64 { return int64(i.Revision) }, true},
-	{"durable_mutations_total", "Those of them that are past their durability point.", func(i *storeInfo) int64 { return int64(i.DurableRevision) }, false},
-	{"generation", "Number of the file of the store: each compaction makes the next.", func(i *storeInfo) int64 { return int64(i.Generation) }, false},
-	{"live_bytes", "Bytes of the log that hold current entries.", func(i *storeInfo) int64 { return i.LiveBytes }, true},
-	{"dead_bytes", "Bytes of the log that a compaction would leave behind.", func(i *storeInfo) int64 { return i.DeadBytes }, true},
-	{"slack_bytes", "Bytes of the file behind the log.", func(i *storeInfo) int64 { return max(0, i.FileBytes-i.Tail) }, false},
-	{"file_bytes", "Length of the file.", func(i *storeInfo) int64 { return i.FileBytes }, false},
-	{"unsynced_bytes", "Bytes of the log that are not past their durability point.", func(i *storeInfo) int64 { return i.UnsyncedBytes }, false},
-	{"checkpoint_bytes", "Bytes of the log that an Open after a kill need not read, for they are covered by the checkpoint.", func(i *storeInfo) int64 { return i.CheckpointBytes }, true},
-	{"index_bytes", "Bytes of memory that the index takes in each process.", func(i *storeInfo) int64 { return i.IndexBytes }, true},
-	{"created_timestamp_seconds", "When the store was created, in seconds since 1970.", func(i *storeInfo) int64 { return i.Created.Unix() }, false},
-	{"compacted_timestamp_seconds", "When the file was made, by the last compaction or as the store was created, in seconds since 1970.",
-		func(i *storeInfo) int64 { return i.GenerationCreated.Unix() }, false},
-	{"holder", "1 if a process holds the store open for writing, or wrote it last and lives.", func(i *storeInfo) int64 { return one(i.Holder != 0) }, false},
-	{"damaged", "1 if the store is damaged: then what only the log tells is left out.", func(i *storeInfo) int64 { return one(i.Damage != "") }, false},
+// figures returns what can be told of a store: for Prometheus, each is named mmapkv_ and its name.
+func (i *storeInfo) figures() []kv.Figure {
+	own := []kv.Figure{
+		{Name: "created_timestamp_seconds", Value: i.Created.Unix(), Help: "When the store was created, in seconds since 1970."},
+		{Name: "compacted_timestamp_seconds", Value: i.GenerationCreated.Unix(), Help: "When the file was made, by the last compaction or as the store was created, in seconds since 1970."},
+		{Name: "holder", Value: one(i.Holder != 0), Help: "1 if a process holds the store open for writing, or wrote it last and lives."},
+		{Name: "damaged", Value: one(i.Damage != ""), Help: "1 if the store is damaged: then what only the log tells is left out."},
+	}
+	// What this process did with the store says nothing of the store.
+	return append(slices.DeleteFunc(i.stats.Figures(), func(f kv.Figure) bool {
+		return f.OfHandle || i.logInfo == nil && !slices.Contains(inHeader, f.Name)
+	}), own...)
 }
 
 func one(is bool) int64 {
@@ -127,23 +111,15 @@ func one(is bool) int64 {
 	return 0
 }
 
-// value returns the figure of a store, if it can be told.
-func (f *figure) value(i *storeInfo) (n int64, ok bool) {
-	if f.log && i.logInfo == nil {
-		return 0, false
-	}
-	return f.of(i), true
-}
-
-// text is the value n for a person.
-func (f *figure) text(n int64) string {
+// figureText is the value of f for a person.
+func figureText(f *kv.Figure) string {
 	switch {
-	case strings.HasSuffix(f.name, "_bytes"):
-		return exactBytes(n)
-	case strings.HasSuffix(f.name, "_timestamp_seconds"):
-		return moment(time.Unix(n, 0))
+	case strings.HasSuffix(f.Name, "_bytes"):
+		return exactBytes(f.Value)
+	case strings.HasSuffix(f.Name, "_timestamp_seconds"):
+		return moment(time.Unix(f.Value, 0))
 	}
-	return humanize.Comma(n)
+	return humanize.Comma(f.Value)
 }
 
 // printStats prints figures for people.
@@ -154,10 +130,8 @@ func printStats(w *bufio.Writer, infos []*storeInfo) {
 		}
 		writeText(w, []byte(i.Path))
 		w.WriteString("\n")
-		for _, f := range figures {
-			if v, ok := f.value(i); ok {
-				fmt.Fprintf(w, "  %-28s %s\n", strings.TrimSuffix(f.name, "_timestamp_seconds"), f.text(v))
-			}
+		for _, f := range i.figures() {
+			fmt.Fprintf(w, "  %-28s %s\n", strings.TrimSuffix(f.Name, "_timestamp_seconds"), figureText(&f))
 		}
 	}
 }
@@ -167,10 +141,8 @@ func printStatsJSON(w *bufio.Writer, infos []*storeInfo) {
 	for _, i := range infos {
 		path, _ := i.Path.MarshalJSON() // never fails
 		fmt.Fprintf(w, `{"store":%s`, path)
-		for _, f := range figures {
-			if v, ok := f.value(i); ok {
-				fmt.Fprintf(w, `,"%s":%d`, f.name, v)
-			}
+		for _, f := range i.figures() {
+			fmt.Fprintf(w, `,"%s":%d`, f.Name, f.Value)
 		}
 		w.WriteString("}\n")
 	}
@@ -179,18 +151,29 @@ func printStatsJSON(w *bufio.Writer, infos []*storeInfo) {
 // printProm prints the text exposition format, version 0.0.4: each metric once, with a
 // line for each store that has it. A store that was named twice counts once.
 func printProm(w *bufio.Writer, infos []*storeInfo) {
-	for _, f := range figures {
+	var families []kv.Figure // each name once
+	lines := map[string][]string{}
+	printed := map[printable]bool{}
+	for _, i := range infos {
+		if printed[i.Path] {
+			continue
+		}
+		printed[i.Path] = true
+		for _, f := range i.figures() {
+			if lines[f.Name] == nil {
+				families = append(families, f)
+			}
+			lines[f.Name] = append(lines[f.Name], fmt.Sprintf("mmapkv_%s{store=\"%s\"} %d\n", f.Name, promLabel(string(i.Path)), f.Value))
+		}
+	}
+	for _, f := range families {
 		kind := "gauge"
-		if f.counts() {
+		if f.Counter {
 			kind = "counter"
 		}
-		fmt.Fprintf(w, "# HELP mmapkv_%s %s\n# TYPE mmapkv_%s %s\n", f.name, f.help, f.name, kind)
-		printed := map[printable]bool{}
-		for _, i := range infos {
-			if v, ok := f.value(i); ok && !printed[i.Path] {
-				printed[i.Path] = true
-				fmt.Fprintf(w, "mmapkv_%s{store=\"%s\"} %s\n", f.name, promLabel(string(i.Path)), strconv.FormatInt(v, 10))
-			}
+		fmt.Fprintf(w, "# HELP mmapkv_%s %s\n# TYPE mmapkv_%s %s\n", f.Name, f.Help, f.Name, kind)
+		for _, line := range lines[f.Name] {
+			w.WriteString(line)
 		}
 	}
 }

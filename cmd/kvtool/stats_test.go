@@ -28,22 +28,27 @@ func TestProm(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, out)
 	}
+	info, err := (&tool{err: os.Stderr}).storeInfo(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	figures := info.figures()
 	if len(families) != len(figures) {
 		t.Errorf("%d metrics of %d", len(families), len(figures))
 	}
 	paths := []string{resolved(t, plain), strings.ToValidUTF8(resolved(t, hostile), "\uFFFD")}
 	for _, f := range figures {
-		family := families["mmapkv_"+f.name]
-		if family == nil || len(family.Metric) != len(paths) || family.GetHelp() != f.help {
-			t.Errorf("%s: %v", f.name, family)
+		family := families["mmapkv_"+f.Name]
+		if family == nil || len(family.Metric) != len(paths) || family.GetHelp() != f.Help {
+			t.Errorf("%s: %v", f.Name, family)
 			continue
 		}
-		if counts := family.GetType().String() == "COUNTER"; counts != strings.HasSuffix(f.name, "_total") {
-			t.Errorf("%s is a %v", f.name, family.GetType())
+		if counts := family.GetType().String() == "COUNTER"; counts != f.Counter {
+			t.Errorf("%s is a %v", f.Name, family.GetType())
 		}
 		for i, m := range family.Metric {
 			if labels := m.GetLabel(); len(labels) != 1 || labels[0].GetName() != "store" || labels[0].GetValue() != paths[i] {
-				t.Errorf("%s has the labels %v, want store %q", f.name, labels, paths[i])
+				t.Errorf("%s has the labels %v, want store %q", f.Name, labels, paths[i])
 			}
 		}
 	}

@@ -64,4 +64,4 @@ func (m *Map) SVG(fileBytes int64, columns int) template.HTML {
 }
 
 // svgLegend is the width of one entry of the legend.
-const svgLegend = 100
+const svgLegend = 110
