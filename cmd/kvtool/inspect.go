@@ -13,7 +13,8 @@ import (
 
 func (t *tool) inspectVerb() *cobra.Command {
 	var r reading
-	var ascii, asJSON bool
+	var ascii, asJSON, force bool
+	var page string
 	cmd := &cobra.Command{
 		Use:   "inspect STORE",
 		Short: "Show how a store uses its space",
@@ -23,14 +24,29 @@ and the typed maps with their codecs. It needs little memory, whatever the size 
 
 Of the entries in the histograms are counted those that are current, expired ones
 included until a compaction leaves them behind. On a terminal the drawings are as
-wide as it is; in a pipe they are ASCII, of 80 columns.`,
+wide as it is; in a pipe they are ASCII, of 80 columns.
+
+With --html it writes all that, and when what is in the log was written, as one page
+that needs no script, no network and no other file, for a browser in light or dark. The
+file has its name only once it is whole, and only its owner may read it.`,
 		Example: `  kvtool inspect settings.mmkv
+  kvtool inspect --html report.html --force settings.mmkv
   kvtool inspect --json settings.mmkv | jq .largest`,
 		Args: cobra.ExactArgs(1),
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
+			switch {
+			case page != "" && (asJSON || ascii):
+				return usagef("--html is without --json and --ascii")
+			case page == "-":
+				return usagef("--html wants the name of a file")
+			case page != "":
+				return t.inspectPage(cmd.Context(), args[0], r, page, force)
+			case force:
+				return usagef("--force is for --html")
+			}
 			c := t.canvas(ascii)
 			return t.read(args[0], r, func(s *kv.Store) error {
-				i, err := t.inspect(cmd.Context(), s, c)
+				i, err := t.inspect(cmd.Context(), s, c.mapCells())
 				if err != nil {
 					return err
 				}
@@ -48,6 +64,8 @@ wide as it is; in a pipe they are ASCII, of 80 columns.`,
 	r.flags(cmd)
 	cmd.Flags().BoolVar(&ascii, "ascii", false, "draw in ASCII on a terminal too")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
+	cmd.Flags().StringVar(&page, "html", "", "write a page to this `file`, which must not be there yet")
+	cmd.Flags().BoolVar(&force, "force", false, "let --html replace a file")
 	return cmd
 }
 
@@ -63,6 +81,7 @@ type inspection struct {
 	largest                             largest
 	maps                                mapSizes
 	ages                                ages
+	growth                              growth
 	oldest, newest                      time.Time // of live entries
 	noDeadline, laterDeadline, outdated int64     // live entries by their deadline
 	now                                 time.Time
@@ -73,13 +92,14 @@ const inspectTries = 5
 
 // inspect reads the log of s. The writer may go on meanwhile, and replace the file:
 // what is read, and offsets and lengths, are of one file and one moment.
-func (t *tool) inspect(ctx context.Context, s *kv.Store, c canvas) (*inspection, error) {
+// Its map has so many cells.
+func (t *tool) inspect(ctx context.Context, s *kv.Store, cells int) (*inspection, error) {
 	bar := t.progress()
 	defer bar.end()
 	for range inspectTries {
 		i := &inspection{path: s.Path(), largest: largest{most: 10}, now: time.Now()}
 		before, end := s.Stats(), int64(0)
-		i.space = spacemap.New(before.FileBytes, mapRows*(c.columns-mapMargin))
+		i.space = spacemap.New(before.FileBytes, cells)
 		i.headerBytes = before.Tail - before.LiveBytes - before.DeadBytes
 		// The records are those of the generation that the store had when the loop began:
 		// of this one, if the store has it before and after that.
@@ -113,6 +133,8 @@ func (t *tool) inspect(ctx context.Context, s *kv.Store, c canvas) (*inspection,
 func (i *inspection) add(r *kv.Record) {
 	i.records++
 	i.space.Record(r.Off, r.Len, r.Live)
+	written := nameable(r.Written)
+	i.growth.add(written, r.Len)
 	if r.Deleted {
 		i.tombstones++
 	}
@@ -126,12 +148,12 @@ func (i *inspection) add(r *kv.Record) {
 	i.valueSizes.add(int64(len(r.Value)))
 	i.largest.add(r)
 	i.maps.add(r)
-	i.ages.add(i.now.Sub(r.Written))
-	if i.oldest.IsZero() || r.Written.Before(i.oldest) {
-		i.oldest = r.Written
+	i.ages.add(i.now.Sub(written))
+	if i.oldest.IsZero() || written.Before(i.oldest) {
+		i.oldest = written
 	}
-	if r.Written.After(i.newest) {
-		i.newest = r.Written
+	if written.After(i.newest) {
+		i.newest = written
 	}
 	switch {
 	case r.Expiry.IsZero():
