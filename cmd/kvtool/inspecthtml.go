@@ -41,7 +41,7 @@ func shown[T ~string | ~[]byte](b T) string {
 // inspectPage writes what inspect finds of the store at path to output, as a page.
 func (t *tool) inspectPage(ctx context.Context, path string, r reading, output string, force bool) error {
 	if force {
-		if err := mayReplaceBackup(path, output); err != nil {
+		if err := mayReplace(path, output); err != nil {
 			return err
 		}
 	}
@@ -86,6 +86,7 @@ type barRow struct {
 
 type bars struct {
 	Title string
+	Of    string // what a row's label is
 	Rows  []barRow
 }
 
@@ -116,22 +117,27 @@ func (i *inspection) page() *page {
 	}
 	if i.liveRecords > 0 {
 		p.Entries = []bars{
-			{"Sizes of keys", barsOf(i.keySizes.rows())},
-			{"Sizes of values", barsOf(i.valueSizes.rows())},
-			{"Written how long ago", barsOf(i.ages.rows())},
-			{"Deadlines", barsOf(i.deadlines())},
+			{"Sizes of keys", "size", barsOf(i.keySizes.rows())},
+			{"Sizes of values", "size", barsOf(i.valueSizes.rows())},
+			{"Written how long ago", "age", barsOf(i.ages.rows())},
+			{"Deadlines", "deadline", barsOf(i.deadlines())},
 		}
 	}
 	return p
 }
 
+// barsOf draws rows. What is not nothing shows.
 func barsOf(rows []row) (drawn []barRow) {
 	most := int64(1)
 	for _, r := range rows {
 		most = max(most, r.count)
 	}
 	for _, r := range rows {
-		drawn = append(drawn, barRow{Label: r.label, Figure: humanize.Comma(r.count), Bar: 100 * float64(r.count) / float64(most)})
+		bar := 100 * float64(r.count) / float64(most)
+		if r.count > 0 {
+			bar = max(bar, 0.5)
+		}
+		drawn = append(drawn, barRow{Label: r.label, Figure: humanize.Comma(r.count), Bar: bar})
 	}
 	return drawn
 }

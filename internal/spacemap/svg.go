@@ -27,7 +27,7 @@ const svgStyle = `<style>
 
 const (
 	svgCell = 10 // pixels of a cell's side
-	svgRow  = 22 // ... of a line of the legend
+	svgRow  = 26 // ... of a line of the legend
 )
 
 // SVG draws the map of a file of so many bytes, so many cells in a row, with its legend: an
