@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"image"
+	"image/draw"
 	"image/png"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -162,14 +164,22 @@ func (b *browser) eval(expression string, value any) {
 	}
 }
 
-// screenshot returns all of the page as it is drawn.
-func (b *browser) screenshot() (image.Image, error) {
+// screenshot returns all of the page as it is drawn; also as a file in $KVTOOL_SCREENSHOTS, for
+// who wants to look at it.
+func (b *browser) screenshot() *image.RGBA {
+	b.t.Helper()
 	var shot struct{ Data []byte }
 	b.call("Page.captureScreenshot", map[string]any{"captureBeyondViewport": true, "format": "png"}, &shot)
-	if dir := os.Getenv("KVTOOL_SCREENSHOTS"); dir != "" { // for who wants to look
-		if err := os.WriteFile(fmt.Sprintf("%s/%s-%d.png", dir, bytes.ReplaceAll([]byte(b.t.Name()), []byte("/"), []byte("-")), b.last), shot.Data, 0o600); err != nil {
-			return nil, err
+	if dir := os.Getenv("KVTOOL_SCREENSHOTS"); dir != "" {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d.png", b.t.Name(), b.last)), shot.Data, 0o600); err != nil {
+			b.t.Fatal(err)
 		}
 	}
-	return png.Decode(bytes.NewReader(shot.Data))
+	picture, err := png.Decode(bytes.NewReader(shot.Data))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	drawn := image.NewRGBA(picture.Bounds())
+	draw.Draw(drawn, drawn.Bounds(), picture, image.Point{}, draw.Src)
+	return drawn
 }
