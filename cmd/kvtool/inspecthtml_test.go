@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"html/template"
 	"image"
 	"image/color"
 	"io"
@@ -24,14 +25,15 @@ var hostileKeys = []string{
 	"\xff\xfe", "nul\x00", "\u202egnp.exe", "\u200b", strings.Repeat("long", 1<<14-1), strings.Repeat("x\u0301\u0301\u0301", 500), "שלום",
 }
 
-// inspected is an inspection of records that no file has, of a store that is damaged as well.
+// inspected is an inspection of a record for each key that no file has, in a store that is damaged
+// as well. The first keys have the largest records.
 func inspected(keys []string) *inspection {
 	now := time.Unix(1_790_000_000, 0)
 	i := &inspection{path: "/var/<b>/\u202estore.mmkv", largest: largest{most: 10}, now: now, space: spacemap.New(1<<20, pageMapColumns*pageMapRows), headerBytes: 8192}
 	off := i.headerBytes
 	i.space.Add(0, off, spacemap.Header)
 	for n, key := range keys {
-		r := kv.Record{Off: off, Len: 100 * int64(n%7+8), Key: []byte(key), Value: make([]byte, n), Written: now.Add(-time.Duration(n*n) * time.Hour), Live: n%9 > 2}
+		r := kv.Record{Off: off, Len: int64(max(800, 2000-50*n)), Key: []byte(key), Value: make([]byte, n), Written: now.Add(-time.Duration(n*n) * time.Hour), Live: n%9 < 6}
 		i.add(&r)
 		off += r.Len
 	}
@@ -113,6 +115,9 @@ func TestPageEscapes(t *testing.T) {
 			if got[name] != want[name] {
 				t.Errorf("%.40q: %d elements <%s>, want %d", key, got[name], name, want[name])
 			}
+		}
+		if !bytes.Contains(page, []byte(template.HTMLEscapeString(shown(key)))) {
+			t.Errorf("%.40q is not on the page", key)
 		}
 		if bytes.ContainsAny(page, "\x00\u202e\u200b") || !bytes.Equal(page, bytes.ToValidUTF8(page, nil)) {
 			t.Errorf("%.40q: the page has bytes that do not show", key)
