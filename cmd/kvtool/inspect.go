@@ -14,7 +14,7 @@ import (
 func (t *tool) inspectVerb() *cobra.Command {
 	var r reading
 	var ascii, asJSON, force bool
-	var page string
+	var output string
 	cmd := &cobra.Command{
 		Use:   "inspect STORE",
 		Short: "Show how a store uses its space",
@@ -35,12 +35,12 @@ file has its name only once it is whole, and only its owner may read it.`,
 		Args: cobra.ExactArgs(1),
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
 			switch {
-			case page != "" && (asJSON || ascii):
+			case output != "" && (asJSON || ascii):
 				return usagef("--html is without --json and --ascii")
-			case page == "-":
+			case output == "-":
 				return usagef("--html wants the name of a file")
-			case page != "":
-				return t.inspectPage(cmd.Context(), args[0], r, page, force)
+			case output != "":
+				return t.inspectPage(cmd.Context(), args[0], r, output, force)
 			case force:
 				return usagef("--force is for --html")
 			}
@@ -64,7 +64,7 @@ file has its name only once it is whole, and only its owner may read it.`,
 	r.flags(cmd)
 	cmd.Flags().BoolVar(&ascii, "ascii", false, "draw in ASCII on a terminal too")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
-	cmd.Flags().StringVar(&page, "html", "", "write a page to this `file`, which must not be there yet")
+	cmd.Flags().StringVar(&output, "html", "", "write a page to this `file`, which must not be there yet")
 	cmd.Flags().BoolVar(&force, "force", false, "let --html replace a file")
 	return cmd
 }
