@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/mmapkv/mmapkv/internal/spacemap"
@@ -87,52 +86,25 @@ type inspection struct {
 	now                                 time.Time
 }
 
-// inspectTries is how often a store may be compacted just when it is about to be read.
-const inspectTries = 5
-
-// inspect reads the log of s. The writer may go on meanwhile, and replace the file:
-// what is read, and offsets and lengths, are of one file and one moment.
-// Its map has so many cells.
+// inspect reads the log of s, and makes a map of so many cells. The writer may go on meanwhile, and
+// replace the file: what is read, and offsets and lengths, are of one file and one moment.
 func (t *tool) inspect(ctx context.Context, s *kv.Store, cells int) (*inspection, error) {
 	bar := t.progress()
 	defer bar.end()
-	for range inspectTries {
-		i := &inspection{path: s.Path(), largest: largest{most: 10}, now: time.Now()}
-		before, end := s.Stats(), int64(0)
-		i.space = spacemap.New(before.FileBytes, cells)
-		i.headerBytes = before.Tail - before.LiveBytes - before.DeadBytes
-		// The records are those of the generation that the store had when the loop began:
-		// of this one, if the store has it before and after that.
-		same := func() bool { i.stats = s.Stats(); return i.stats.Generation == before.Generation }
-		for r, err := range s.Records(ctx) {
-			if err != nil {
-				return nil, err
-			}
-			if end == 0 && !same() {
-				break
-			}
-			end = r.Off + r.Len
-			i.add(&r)
-			bar.at("inspect", r.Off, before.Tail)
-		}
-		if end == 0 && !same() {
-			continue
-		}
-		if len(i.stats.Missing) == 0 && end > 0 {
-			i.stats.Tail = end // what was written since the loop began does not count
-		}
-		i.space.Add(0, i.headerBytes, spacemap.Header)
-		for _, m := range i.stats.Missing {
-			i.space.Add(m.Off, m.Len, spacemap.Damaged)
-		}
-		return i, nil
+	i := &inspection{path: s.Path(), largest: largest{most: 10}, now: time.Now(), headerBytes: spacemap.HeaderBytes}
+	var err error
+	i.space, i.stats, err = spacemap.Read(ctx, s, cells, func(r *kv.Record, end int64) {
+		i.add(r)
+		bar.at("inspect", r.Off, end)
+	})
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("%s was compacted again and again while it was read; try again", s.Path())
+	return i, nil
 }
 
 func (i *inspection) add(r *kv.Record) {
 	i.records++
-	i.space.Record(r.Off, r.Len, r.Live)
 	written := nameable(r.Written)
 	i.growth.add(written, r.Len)
 	if r.Deleted {

@@ -35,6 +35,7 @@ func inspected(keys []string) *inspection {
 	for n, key := range keys {
 		r := kv.Record{Off: off, Len: int64(max(800, 2000-50*n)), Key: []byte(key), Value: make([]byte, n), Written: now.Add(-time.Duration(n*n) * time.Hour), Live: n%9 < 6}
 		i.add(&r)
+		i.space.Record(r.Off, r.Len, r.Live)
 		off += r.Len
 	}
 	i.maps = mapSizes{"m": {Name: "<i>map</i>", Keys: "\u202estring", Values: `"json"`, Entries: 3, Bytes: 1 << 20, noted: true}}
