@@ -41,7 +41,7 @@ came after that.`,
 				return t.backup(cmd.Context(), args[0], t.out)
 			}
 			if force {
-				if err := mayReplaceBackup(args[0], args[1]); err != nil {
+				if err := mayReplace(args[0], args[1]); err != nil {
 					return err
 				}
 			}
@@ -52,9 +52,9 @@ came after that.`,
 	return cmd
 }
 
-// mayReplaceBackup returns an error if the file at path is the store itself, or one that
+// mayReplace returns an error if the file at path is the store itself, or one that
 // somebody writes: what is written to it after that would be lost.
-func mayReplaceBackup(store, path string) error {
+func mayReplace(store, path string) error {
 	if sameFile(store, path) {
 		return fmt.Errorf("%s is the store itself; name another file", path)
 	}

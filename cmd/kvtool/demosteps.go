@@ -207,7 +207,7 @@ func (d *demo) change(ctx context.Context) (string, error) {
 // inspect draws the map of the file.
 func (d *demo) inspect(ctx context.Context) (what string, err error) {
 	err = d.t.read(d.store, reading{}, func(s *kv.Store) error {
-		i, err := d.t.inspect(ctx, s, d.c)
+		i, err := d.t.inspect(ctx, s, d.c.mapCells())
 		if err != nil {
 			return err
 		}

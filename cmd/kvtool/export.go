@@ -3,8 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"errors"
-	"os"
 
 	"github.com/mmapkv/mmapkv/kv"
 	"github.com/spf13/cobra"
@@ -44,7 +42,9 @@ With --output it writes a file, which has its name only once it is whole.`,
 					return t.print(func(w *bufio.Writer) error { return t.export(cmd, s, &y, w, true) })
 				})
 			}
-			return t.exportFile(cmd, args[0], r, &y, output, force)
+			return t.readToFile(args[0], r, output, force, func(s *kv.Store, w *bufio.Writer) error {
+				return t.export(cmd, s, &y, w, false)
+			})
 		}),
 	}
 	r.flags(cmd)
@@ -77,27 +77,4 @@ func (t *tool) export(cmd *cobra.Command, s *kv.Store, y *typing, w *bufio.Write
 		}
 	}
 	return nil
-}
-
-// exportFile exports to a file. With a salvage it does so though bytes are missing,
-// and returns that they are.
-func (t *tool) exportFile(cmd *cobra.Command, path string, r reading, y *typing, output string, force bool) error {
-	var missing error
-	err := t.writeNew(output, force, func(f *os.File) error {
-		err := t.read(path, r, func(s *kv.Store) error {
-			w := bufio.NewWriterSize(f, 1<<20)
-			if err := t.export(cmd, s, y, w, false); err != nil {
-				return err
-			}
-			return w.Flush()
-		})
-		if r.salvage && errors.Is(err, kv.ErrCorrupt) {
-			missing, err = err, nil
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return missing
 }

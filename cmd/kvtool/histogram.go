@@ -108,6 +108,20 @@ type row struct {
 	count int64
 }
 
+func (s *sizes) rows() (rows []row) {
+	for _, b := range s.buckets() {
+		rows = append(rows, row{b.label(), b.Count})
+	}
+	return rows
+}
+
+func (a *ages) rows() (rows []row) {
+	for _, b := range a.buckets() {
+		rows = append(rows, row{b.Label, b.Count})
+	}
+	return rows
+}
+
 const (
 	labelColumns = 20
 	countColumns = 14

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/mmapkv/mmapkv/internal/spacemap"
@@ -13,7 +12,8 @@ import (
 
 func (t *tool) inspectVerb() *cobra.Command {
 	var r reading
-	var ascii, asJSON bool
+	var ascii, asJSON, force bool
+	var output string
 	cmd := &cobra.Command{
 		Use:   "inspect STORE",
 		Short: "Show how a store uses its space",
@@ -23,14 +23,29 @@ and the typed maps with their codecs. It needs little memory, whatever the size 
 
 Of the entries in the histograms are counted those that are current, expired ones
 included until a compaction leaves them behind. On a terminal the drawings are as
-wide as it is; in a pipe they are ASCII, of 80 columns.`,
+wide as it is; in a pipe they are ASCII, of 80 columns.
+
+With --html it writes all that, and when what is in the log was written, as one page
+that needs no script, no network and no other file, for a browser in light or dark. The
+file has its name only once it is whole, and only its owner may read it.`,
 		Example: `  kvtool inspect settings.mmkv
+  kvtool inspect --html report.html --force settings.mmkv
   kvtool inspect --json settings.mmkv | jq .largest`,
 		Args: cobra.ExactArgs(1),
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
+			switch {
+			case output != "" && (asJSON || ascii):
+				return usagef("--html is without --json and --ascii")
+			case output == "-":
+				return usagef("--html wants the name of a file")
+			case output != "":
+				return t.inspectPage(cmd.Context(), args[0], r, output, force)
+			case force:
+				return usagef("--force is for --html")
+			}
 			c := t.canvas(ascii)
 			return t.read(args[0], r, func(s *kv.Store) error {
-				i, err := t.inspect(cmd.Context(), s, c)
+				i, err := t.inspect(cmd.Context(), s, c.mapCells())
 				if err != nil {
 					return err
 				}
@@ -48,6 +63,8 @@ wide as it is; in a pipe they are ASCII, of 80 columns.`,
 	r.flags(cmd)
 	cmd.Flags().BoolVar(&ascii, "ascii", false, "draw in ASCII on a terminal too")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
+	cmd.Flags().StringVar(&output, "html", "", "write a page to this `file`, which must not be there yet")
+	cmd.Flags().BoolVar(&force, "force", false, "let --html replace a file")
 	return cmd
 }
 
@@ -63,56 +80,33 @@ type inspection struct {
 	largest                             largest
 	maps                                mapSizes
 	ages                                ages
+	growth                              growth
 	oldest, newest                      time.Time // of live entries
 	noDeadline, laterDeadline, outdated int64     // live entries by their deadline
 	now                                 time.Time
 }
 
-// inspectTries is how often a store may be compacted just when it is about to be read.
-const inspectTries = 5
-
-// inspect reads the log of s. The writer may go on meanwhile, and replace the file:
-// what is read, and offsets and lengths, are of one file and one moment.
-func (t *tool) inspect(ctx context.Context, s *kv.Store, c canvas) (*inspection, error) {
+// inspect reads the log of s, and makes a map of so many cells. The writer may go on meanwhile, and
+// replace the file: what is read, and offsets and lengths, are of one file and one moment.
+func (t *tool) inspect(ctx context.Context, s *kv.Store, cells int) (*inspection, error) {
 	bar := t.progress()
 	defer bar.end()
-	for range inspectTries {
-		i := &inspection{path: s.Path(), largest: largest{most: 10}, now: time.Now()}
-		before, end := s.Stats(), int64(0)
-		i.space = spacemap.New(before.FileBytes, mapRows*(c.columns-mapMargin))
-		i.headerBytes = before.Tail - before.LiveBytes - before.DeadBytes
-		// The records are those of the generation that the store had when the loop began:
-		// of this one, if the store has it before and after that.
-		same := func() bool { i.stats = s.Stats(); return i.stats.Generation == before.Generation }
-		for r, err := range s.Records(ctx) {
-			if err != nil {
-				return nil, err
-			}
-			if end == 0 && !same() {
-				break
-			}
-			end = r.Off + r.Len
-			i.add(&r)
-			bar.at("inspect", r.Off, before.Tail)
-		}
-		if end == 0 && !same() {
-			continue
-		}
-		if len(i.stats.Missing) == 0 && end > 0 {
-			i.stats.Tail = end // what was written since the loop began does not count
-		}
-		i.space.Add(0, i.headerBytes, spacemap.Header)
-		for _, m := range i.stats.Missing {
-			i.space.Add(m.Off, m.Len, spacemap.Damaged)
-		}
-		return i, nil
+	i := &inspection{path: s.Path(), largest: largest{most: 10}, now: time.Now(), headerBytes: spacemap.HeaderBytes}
+	var err error
+	i.space, i.stats, err = spacemap.Read(ctx, s, cells, func(r *kv.Record, end int64) {
+		i.add(r)
+		bar.at("inspect", r.Off, end)
+	})
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("%s was compacted again and again while it was read; try again", s.Path())
+	return i, nil
 }
 
 func (i *inspection) add(r *kv.Record) {
 	i.records++
-	i.space.Record(r.Off, r.Len, r.Live)
+	written := nameable(r.Written)
+	i.growth.add(written, r.Len)
 	if r.Deleted {
 		i.tombstones++
 	}
@@ -126,12 +120,12 @@ func (i *inspection) add(r *kv.Record) {
 	i.valueSizes.add(int64(len(r.Value)))
 	i.largest.add(r)
 	i.maps.add(r)
-	i.ages.add(i.now.Sub(r.Written))
-	if i.oldest.IsZero() || r.Written.Before(i.oldest) {
-		i.oldest = r.Written
+	i.ages.add(i.now.Sub(written))
+	if i.oldest.IsZero() || written.Before(i.oldest) {
+		i.oldest = written
 	}
-	if r.Written.After(i.newest) {
-		i.newest = r.Written
+	if written.After(i.newest) {
+		i.newest = written
 	}
 	switch {
 	case r.Expiry.IsZero():

@@ -16,22 +16,29 @@ func (i *inspection) drawSpace(w *bufio.Writer, c canvas) {
 	fmt.Fprintf(w, "%s\n", c.fit([]byte(i.path), c.columns))
 	fmt.Fprintf(w, "generation %d, %s records: %s live, %s dead, %s of them tombstones\n\n", i.stats.Generation,
 		humanize.Comma(i.records), humanize.Comma(i.liveRecords), humanize.Comma(i.records-i.liveRecords), humanize.Comma(i.tombstones))
-	line := func(name string, n int64) {
-		fmt.Fprintf(w, "%*s  %-32s %5.1f %%\n", mapMargin-2, name, exactBytes(n), 100*float64(n)/float64(file))
+	for _, p := range i.parts() {
+		fmt.Fprintf(w, "%*s  %-32s %5.1f %%\n", mapMargin-2, p.name, exactBytes(p.bytes), 100*float64(p.bytes)/float64(file))
 	}
-	line("live", i.liveBytes)
-	line("dead", i.deadBytes)
-	if lost := sum(i.stats.Missing); lost > 0 {
-		line("lost", lost)
-	}
-	if gaps := i.gaps(); gaps > 0 {
-		line("gaps", gaps)
-	}
-	line("slack", i.slack())
-	line("header", i.headerBytes)
-	line("file", i.stats.FileBytes)
 	fmt.Fprintln(w)
 	c.drawMap(w, i.space, i.stats.FileBytes)
+}
+
+// part is what some bytes of the file are.
+type part struct {
+	name  string
+	bytes int64
+}
+
+// parts returns what the bytes of the file are, and last the file itself.
+func (i *inspection) parts() []part {
+	parts := []part{{"live", i.liveBytes}, {"dead", i.deadBytes}}
+	if lost := sum(i.stats.Missing); lost > 0 {
+		parts = append(parts, part{"lost", lost})
+	}
+	if gaps := i.gaps(); gaps > 0 {
+		parts = append(parts, part{"gaps", gaps})
+	}
+	return append(parts, part{"slack", i.slack()}, part{"header", i.headerBytes}, part{"file", i.stats.FileBytes})
 }
 
 // drawEntries draws what the live entries are like.
@@ -40,31 +47,24 @@ func (i *inspection) drawEntries(w *bufio.Writer, c canvas) {
 		fmt.Fprintf(w, "\nno keys\n")
 		return
 	}
-	for _, h := range []struct {
-		title string
-		sizes *sizes
-	}{{"sizes of keys", &i.keySizes}, {"sizes of values", &i.valueSizes}} {
-		fmt.Fprintf(w, "\n%s\n", h.title)
-		var rows []row
-		for _, b := range h.sizes.buckets() {
-			rows = append(rows, row{b.label(), b.Count})
-		}
-		c.histogram(w, rows)
-	}
+	fmt.Fprintf(w, "\nsizes of keys\n")
+	c.histogram(w, i.keySizes.rows())
+	fmt.Fprintf(w, "\nsizes of values\n")
+	c.histogram(w, i.valueSizes.rows())
 	fmt.Fprintf(w, "\nlargest records\n")
 	for _, l := range i.largest.rows {
 		label := fmt.Sprintf("%*s  ", mapMargin-2, shortBytes(l.recordBytes))
 		fmt.Fprintf(w, "%s%s\n", label, c.fit(l.key, c.columns-len(label)))
 	}
 	fmt.Fprintf(w, "\nwritten how long ago, from %s to %s\n", day(i.oldest), day(i.newest))
-	var rows []row
-	for _, b := range i.ages.buckets() {
-		rows = append(rows, row{b.Label, b.Count})
-	}
-	c.histogram(w, rows)
+	c.histogram(w, i.ages.rows())
 	fmt.Fprintf(w, "\ndeadlines\n")
-	c.histogram(w, []row{{"none", i.noDeadline}, {"to come", i.laterDeadline}, {"passed", i.outdated}})
+	c.histogram(w, i.deadlines())
 	i.maps.print(w)
+}
+
+func (i *inspection) deadlines() []row {
+	return []row{{"none", i.noDeadline}, {"to come", i.laterDeadline}, {"passed", i.outdated}}
 }
 
 func day(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }
@@ -89,6 +89,7 @@ type inspectJSON struct {
 	Largest     []largeJSON `json:"largest"`
 	Maps        []mapSize   `json:"maps"`
 	Ages        []ageBucket `json:"ages"`
+	Growth      []growthRow `json:"growth"` // of the log: dead records too
 	Oldest      *time.Time  `json:"oldest,omitempty"`
 	Newest      *time.Time  `json:"newest,omitempty"`
 	Deadlines   struct {
@@ -121,7 +122,7 @@ func (i *inspection) json() *inspectJSON {
 	j := &inspectJSON{
 		Path: printable(i.path), Generation: i.stats.Generation, Records: i.records, LiveRecords: i.liveRecords, Tombstones: i.tombstones,
 		HeaderBytes: i.headerBytes, LiveBytes: i.liveBytes, DeadBytes: i.deadBytes, GapBytes: i.gaps(), SlackBytes: i.slack(), FileBytes: i.stats.FileBytes,
-		Missing: ranges(i.stats.Missing), KeySizes: i.keySizes.buckets(), ValueSizes: i.valueSizes.buckets(), Ages: i.ages.buckets(), Maps: i.maps.list(),
+		Missing: ranges(i.stats.Missing), KeySizes: i.keySizes.buckets(), ValueSizes: i.valueSizes.buckets(), Ages: i.ages.buckets(), Growth: i.growth.rows(), Maps: i.maps.list(),
 	}
 	j.Space.CellBytes = i.space.CellSize()
 	for _, c := range i.space.Cells(i.stats.FileBytes) {

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/mmapkv/mmapkv/kv"
 )
 
 // writeNew gives fill a temporary file beside path, which gets that name when it is
@@ -36,6 +39,29 @@ func (t *tool) writeNew(path string, force bool, fill func(f *os.File) error) er
 		err = place(f.Name(), path, force)
 	}
 	return err
+}
+
+// readToFile opens the store at path as read does, and gives fn a file as writeNew does. With a
+// salvage the file is written though bytes are missing, and the error says that they are.
+func (t *tool) readToFile(path string, r reading, output string, force bool, fn func(s *kv.Store, w *bufio.Writer) error) error {
+	var missing error
+	err := t.writeNew(output, force, func(f *os.File) error {
+		err := t.read(path, r, func(s *kv.Store) error {
+			w := bufio.NewWriterSize(f, 1<<20)
+			if err := fn(s, w); err != nil {
+				return err
+			}
+			return w.Flush()
+		})
+		if r.salvage && errors.Is(err, kv.ErrCorrupt) {
+			missing, err = err, nil
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return missing
 }
 
 // place gives the file at temp, which is on the device, the name path, durably. Unless

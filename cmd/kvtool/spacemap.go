@@ -38,6 +38,9 @@ func inkOf(l spacemap.Look) ink {
 	return inkFaint
 }
 
+// mapCells is how many cells drawMap has room for.
+func (c canvas) mapCells() int { return mapRows * (c.columns - mapMargin) }
+
 // drawMap draws the map of a file of so many bytes in rows of cells, each row behind the offset
 // of its first.
 func (c canvas) drawMap(w *bufio.Writer, m *spacemap.Map, fileBytes int64) {

@@ -12,7 +12,7 @@ func (l Look) class() string {
 }
 
 // svgStyle has the colours, for light and dark. Inline, it holds for the page: so each rule
-// names the drawing.
+// names the drawing. A small screen shrinks it, and the legend is to be read there too.
 const svgStyle = `<style>
 .spacemap{max-width:100%;height:auto}
 .spacemap .live{fill:#1a7f4b}.spacemap .mostly-live{fill:#7bc096}.spacemap .mostly-dead{fill:#eab56b}.spacemap .dead{fill:#c2571a}
@@ -22,11 +22,12 @@ const svgStyle = `<style>
 .spacemap .live{fill:#35b674}.spacemap .mostly-live{fill:#2b7a53}.spacemap .mostly-dead{fill:#9a6a22}.spacemap .dead{fill:#e0813f}
 .spacemap .unused{fill:#333c47}.spacemap .header{fill:#8b98a8}.spacemap .lost{fill:#ff5a66}
 .spacemap text{fill:#dfe5ec}}
+@media (max-width:640px){.spacemap text{font-size:20px}}
 </style>`
 
 const (
 	svgCell = 10 // pixels of a cell's side
-	svgRow  = 22 // ... of a line of the legend
+	svgRow  = 26 // ... of a line of the legend
 )
 
 // SVG draws the map of a file of so many bytes, so many cells in a row, with its legend: an
@@ -64,4 +65,4 @@ func (m *Map) SVG(fileBytes int64, columns int) template.HTML {
 }
 
 // svgLegend is the width of one entry of the legend.
-const svgLegend = 110
+const svgLegend = 150
