@@ -9,12 +9,15 @@
 //
 //   - What is in it: get, scan, watch, export. The entries of typed maps are shown by their codecs:
 //     numbers, times and JSON as such.
+//   - How it was: history (every version of a key that is still in the log).
 //   - How it is: info (who has it open, how full it is, what is not synced yet), inspect (where the
-//     space goes), check (every invariant).
+//     space goes; --html: as a page), stats (its figures; --prom: for Prometheus), check (every
+//     invariant).
 //   - Changing it: set, delete, import (JSON lines, CSV, bbolt, MMKV).
 //   - Keeping it: backup and restore, compact; repair, which writes what is left of a damaged store
 //     to a new one.
-//   - Trying it: demo.
+//   - Trying it: demo, and bench (what a store is like on this machine and this device).
+//   - Having it at hand: completion (of verbs, flags and keys), man (pages from the command tree).
 //
 // kvtool help VERB has each one's flags and examples.
 //
