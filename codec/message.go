@@ -70,6 +70,9 @@ func (Text[T]) Name() string                           { return "text" }
 func (Text[T]) Decode(src []byte) (T, error)           { return decodeText[T](src) }
 
 func appendText(dst []byte, v encoding.TextMarshaler) ([]byte, error) {
+	if err := notNil(v); err != nil {
+		return dst, err
+	}
 	if a, ok := v.(encoding.TextAppender); ok {
 		return orAsItWas(dst)(a.AppendText(dst))
 	}
@@ -91,6 +94,9 @@ func (Binary[T]) Name() string                           { return "binary" }
 func (Binary[T]) Decode(src []byte) (T, error)           { return decodeBinary[T](src) }
 
 func appendBinary(dst []byte, v encoding.BinaryMarshaler) ([]byte, error) {
+	if err := notNil(v); err != nil {
+		return dst, err
+	}
 	if a, ok := v.(encoding.BinaryAppender); ok {
 		return orAsItWas(dst)(a.AppendBinary(dst))
 	}
@@ -100,6 +106,14 @@ func appendBinary(dst []byte, v encoding.BinaryMarshaler) ([]byte, error) {
 
 func decodeBinary[T any](src []byte) (T, error) {
 	return decodeInto[T](func(u encoding.BinaryUnmarshaler) error { return u.UnmarshalBinary(src) })
+}
+
+// notNil refuses a nil pointer: it has nothing to write, and what is read is never nil.
+func notNil(v any) error {
+	if p := reflect.ValueOf(v); !p.IsValid() || p.Kind() == reflect.Pointer && p.IsNil() {
+		return fmt.Errorf("a %T that is nil cannot be written", v)
+	}
+	return nil
 }
 
 // orAsItWas returns what an append to dst returned, or, where that failed, dst.

@@ -76,7 +76,8 @@ func (c found[T]) Name() string                           { return c.name }
 func ofDefined[T any]() (Codec[T], error) {
 	t := reflect.TypeFor[T]()
 	both := func(out, in reflect.Type) bool {
-		return t.Implements(out) && (t.Implements(in) || reflect.PointerTo(t).Implements(in))
+		// An interface does not tell what type to make of bytes.
+		return t.Kind() != reflect.Interface && t.Implements(out) && (t.Implements(in) || reflect.PointerTo(t).Implements(in))
 	}
 	switch {
 	case both(reflect.TypeFor[encoding.BinaryMarshaler](), reflect.TypeFor[encoding.BinaryUnmarshaler]()):

@@ -2,6 +2,7 @@ package codec_test
 
 import (
 	"bytes"
+	"encoding"
 	"errors"
 	"fmt"
 	"math"
@@ -212,6 +213,31 @@ func TestPair(t *testing.T) {
 	for _, b := range [][]byte{{0x0a}, {0x0a, 5, 'x'}, {0xff}, {0x0b}} {
 		if got, err := codec.DecodePair(b); !errors.Is(err, codec.ErrValue) {
 			t.Errorf("%x: %v, %v", b, got, err)
+		}
+	}
+}
+
+// Goal: what could be written and never read is refused, and a nil pointer is an error and no
+// panic. Method: an interface that marshals both ways; pointers to types that marshal themselves.
+func TestOfRefuses(t *testing.T) {
+	type both interface {
+		encoding.BinaryMarshaler
+		encoding.BinaryUnmarshaler
+	}
+	if c, err := codec.Of[both](); err == nil {
+		t.Errorf("an interface has the codec %s", c.Name())
+	}
+	c, err := codec.Of[*time.Time]()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, appendNil := range map[string]func(dst []byte) ([]byte, error){
+		"Of":     func(dst []byte) ([]byte, error) { return c.Append(dst, nil) },
+		"Binary": func(dst []byte) ([]byte, error) { return codec.Binary[*time.Time]{}.Append(dst, nil) },
+		"Text":   func(dst []byte) ([]byte, error) { return codec.Text[*time.Time]{}.Append(dst, nil) },
+	} {
+		if b, err := appendNil([]byte("x")); err == nil || string(b) != "x" {
+			t.Errorf("%s of a nil pointer: %q, %v", name, b, err)
 		}
 	}
 }
