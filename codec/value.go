@@ -202,7 +202,7 @@ func (c Float[T]) Decode(src []byte) (T, error) {
 
 func (c Float[T]) Name() string { return c.kind().String() }
 
-// Time is the codec of moments, to the nanosecond: seconds since the year 1 as an Int64 does,
+// Time is the codec of moments, to the nanosecond: seconds since 1970 as an Int64 does,
 // and nanoseconds. So bytes compare as the moments do. The location is not kept: Decode returns
 // UTC.
 type Time struct{}
