@@ -24,7 +24,7 @@ type ValueOptions[T any] struct {
 	// Migrate is called by OpenValue if the file has no value, and returns the first, such as
 	// one from where the program had it before; with ok false there is none. Once there is a
 	// value it is not called again. It must not use the store. Of several processes that open a
-	// Shared store at once, one calls it. Default: none.
+	// Shared store at once, one calls it, and none where the store is ReadOnly. Default: none.
 	Migrate func() (v T, ok bool, err error)
 }
 
@@ -50,20 +50,26 @@ func OpenValue[T any](path string, opts *ValueOptions[T]) (*Value[T], error) {
 	if err != nil {
 		return nil, err
 	}
+	opened := false
+	defer func() {
+		if !opened { // by an error, or by a panic of Migrate or the codec
+			s.Close()
+		}
+	}()
 	v := &Value[T]{none: o.Default}
-	if v.m, err = newMap[string, T](s, "", codec.String{}, o.Codec); err == nil {
-		v.m.owns = true
-		err = v.migrate(o.Migrate)
-	}
-	if err != nil {
-		s.Close()
+	if v.m, err = newMap[string, T](s, "", codec.String{}, o.Codec); err != nil {
 		return nil, err
 	}
+	v.m.owns = true
+	if err := v.migrate(o.Migrate); err != nil {
+		return nil, err
+	}
+	opened = true
 	return v, nil
 }
 
 func (v *Value[T]) migrate(from func() (T, bool, error)) error {
-	if from == nil {
+	if from == nil || v.m.s.opts.ReadOnly {
 		return nil
 	}
 	if ok, err := v.m.Has(valueKey); ok || err != nil {
@@ -86,7 +92,7 @@ func (v *Value[T]) migrate(from func() (T, bool, error)) error {
 func (v *Value[T]) Load() (T, error) { return v.m.GetOr(valueKey, v.none) }
 
 // Update sets the value to what fn makes of it, and returns that. If fn returns an error, which
-// Update returns as it is, or panics, nothing happened. No other update comes between; those of
+// Update returns as it is, with a zero value, or panics, nothing happened. No other update comes between; those of
 // other goroutines and processes wait while fn runs. fn may load the value, and must not update
 // it.
 func (v *Value[T]) Update(fn func(old T) (T, error)) (next T, err error) {
@@ -98,7 +104,11 @@ func (v *Value[T]) Update(fn func(old T) (T, error)) (next T, err error) {
 		next, err = fn(old)
 		return next, Write, err
 	})
-	return next, err
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return next, nil
 }
 
 // Sync returns after the durability point of every update that returned before.

@@ -84,3 +84,40 @@ func TestValueUpdates(t *testing.T) {
 		t.Errorf("%d, %v, want 400", n, err)
 	}
 }
+
+// Goal: a migration that panics leaves the file to the next who opens it; a read-only handle
+// migrates nothing, and has the default. Method: both, and then a migration that works.
+func TestValueMigrateOtherwise(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "settings")
+	open := func(readOnly bool, migrate func() (int, bool, error)) (*Value[int], error) {
+		return OpenValue(path, &ValueOptions[int]{Options: Options{ReadOnly: readOnly}, Default: 7, Migrate: migrate})
+	}
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the panic did not come through")
+			}
+		}()
+		_, _ = open(false, func() (int, bool, error) { panic("in a migration") })
+	}()
+	r, err := open(true, func() (int, bool, error) { t.Error("a read-only handle migrates"); return 1, true, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if got, err := r.Load(); err != nil || got != 7 {
+		t.Errorf("read-only: %d, %v, want the default", got, err)
+	}
+	v, err := open(false, func() (int, bool, error) { return 3, true, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	if got, err := v.Load(); err != nil || got != 3 {
+		t.Errorf("%d, %v, want what was migrated", got, err)
+	}
+	failed := errors.New("failed")
+	if got, err := v.Update(func(int) (int, error) { return 9, failed }); err != failed || got != 0 {
+		t.Errorf("an update that fails: %d, %v", got, err)
+	}
+}
