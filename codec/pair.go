@@ -49,5 +49,5 @@ func DecodePair(b []byte) (p Pair, err error) {
 }
 
 func (p Pair) String() string {
-	return fmt.Sprintf("keys of %s and values of %s", p.Keys, p.Values)
+	return fmt.Sprintf("keys of %q and values of %q", p.Keys, p.Values)
 }

@@ -92,7 +92,7 @@ func (Integer[T]) form() (kind reflect.Kind, sign uint64) {
 	switch kind {
 	case reflect.Int:
 		kind = reflect.Int64
-	case reflect.Uint, reflect.Uintptr:
+	case reflect.Uint:
 		kind = reflect.Uint64
 	}
 	if ^T(0) < 0 {
