@@ -50,9 +50,8 @@ func (s *Store) Compact(ctx context.Context) (CompactInfo, error) {
 }
 
 // Clear removes all keys, at once and for good: the next generation is an empty
-// file. Either all keys are gone or none, after a crash too. The notes of typed maps
-// are keys as well: open maps anew with NewMap before they are written again, or clear
-// them one by one with Map.Clear, which keeps the note.
+// file. Either all keys are gone or none, after a crash too. Typed maps that are open
+// stay so; what codecs they have is noted again with their next entry.
 func (s *Store) Clear() error {
 	_, err := s.nextGeneration(context.Background(), "clear", true)
 	return err

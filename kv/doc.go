@@ -48,8 +48,7 @@
 //	users, err := kv.NewMap(store, "users", codec.Uint64{}, codec.JSON[User]{})
 //	ages, err := kv.NewMap(store, "ages", codec.String{}, codec.Uint8{})
 //
-// The codecs' names are kept with the data, and with others it is [ErrCodec], not a wrong value,
-// except after [Store.Clear], which see, and in a ReadOnly handle that was there before the map. A
+// The codecs' names are kept with the data, and with others it is [ErrCodec], not a wrong value. A
 // tool that has not the types finds them by [Store.Maps]. An absent key is never a zero: it is
 // [ErrNotFound], or ok false. What a map returns belongs to the caller.
 //

@@ -1,7 +1,6 @@
 package kv
 
 import (
-	"bytes"
 	"fmt"
 	"io/fs"
 	"iter"
@@ -25,6 +24,7 @@ type Map[K comparable, V any] struct {
 	s       *Store
 	name    string
 	prefix  []byte // of its keys in the store
+	row     *catalogRow
 	keys    codec.Codec[K]
 	values  codec.Codec[V]
 	owns    bool // the store: Close closes it
@@ -72,8 +72,9 @@ func OpenMap[K comparable, V any](path string, opts *Options) (*Map[K, V], error
 // NewMap returns the map of that name in s, which has any number of them; maps of different
 // names share no key. The name is UTF-8 without a zero byte, of at most MaxNameLen bytes, and
 // may be empty. The names of the codecs are kept with the map: with others it is ErrCodec. A
-// map that nobody has written to by then is noted in the store, by a write, unless s is
-// ReadOnly.
+// map that nobody has opened before is noted in the store, by a write. Where s is ReadOnly it is
+// empty until somebody does, and ErrCodec from then on if that was with other codecs. So it is
+// with a map that was open when others cleared the store.
 func NewMap[K comparable, V any](s *Store, name string, keys codec.Codec[K], values codec.Codec[V]) (*Map[K, V], error) {
 	if len(name) > MaxNameLen || !utf8.ValidString(name) || strings.Contains(name, "\x00") {
 		return nil, s.wrap("open map", 0, fmt.Errorf("%w: %.300q is no name for a map", fs.ErrInvalid, name))
@@ -81,36 +82,12 @@ func NewMap[K comparable, V any](s *Store, name string, keys codec.Codec[K], val
 	return newMap(s, name, keys, values)
 }
 
-// A map's keys in the store begin with its name and a zero byte. The catalog, which says what
-// codecs the maps have, has the name ff, which is no UTF-8: a key is the name of a map, and its
-// value a protobuf message with the names of the codecs of keys, field 1, and values, field 2.
-const catalog = "\xff\x00"
-
 func newMap[K comparable, V any](s *Store, name string, keys codec.Codec[K], values codec.Codec[V]) (*Map[K, V], error) {
 	m := &Map[K, V]{s: s, name: name, prefix: append([]byte(name), 0), keys: keys, values: values}
 	m.buffers.New = func() any { return new(buffer) }
-	want := codec.Pair{Keys: keys.Name(), Values: values.Name()}
-	row := want.Append(nil)
-	key := append([]byte(catalog), name...)
-	had, err := s.Get(key)
-	if err == ErrNotFound {
-		if s.opts.ReadOnly {
-			return m, nil
-		}
-		err = s.Compute(key, func(old []byte, ok bool) ([]byte, Op) {
-			if ok {
-				had = bytes.Clone(old) // another was first
-				return nil, Keep
-			}
-			had = row
-			return row, Write
-		})
-	}
-	if err != nil {
+	m.row = newCatalogRow(s, name, codec.Pair{Keys: keys.Name(), Values: values.Name()})
+	if err := m.row.open(); err != nil {
 		return nil, err
-	}
-	if is, err := codec.DecodePair(had); err != nil || is != want {
-		return nil, s.wrap("open map", 0, fmt.Errorf("%w: map %q has %v, not %v", ErrCodec, name, is, want))
 	}
 	return m, nil
 }
@@ -171,13 +148,23 @@ func (m *Map[K, V]) Get(key K) (v V, err error) {
 		return v, err
 	}
 	defer m.release(b)
-	g, err := m.s.enter()
+	g, err := m.enter("get")
 	if err != nil {
-		return v, m.s.wrap("get", 0, err)
+		return v, err
 	}
 	v, err = m.decodeAt(g, b.key)
 	runtime.KeepAlive(g)
 	return v, m.s.wrapFault("get", err)
+}
+
+// enter is Store.enter for a read of the map. ErrNotFound: it is empty, and may have other codecs
+// by the time of the read.
+func (m *Map[K, V]) enter(op string) (*generation, error) {
+	g, err := m.s.enter()
+	if err != nil {
+		return nil, m.s.wrap(op, 0, err)
+	}
+	return g, m.row.check(g)
 }
 
 func (m *Map[K, V]) decodeAt(g *generation, key []byte) (v V, err error) {
@@ -215,7 +202,15 @@ func (m *Map[K, V]) Has(key K) (bool, error) {
 		return false, err
 	}
 	defer m.release(b)
-	return m.s.Has(b.key)
+	g, err := m.enter("has")
+	if err == nil {
+		err = m.s.readGuarded("has", g, b.key, func([]byte) error { return nil })
+		runtime.KeepAlive(g)
+	}
+	if err == ErrNotFound {
+		return false, nil
+	}
+	return err == nil, m.s.wrapFault("has", err)
 }
 
 // Put sets key to v, as Store.Put does.
@@ -225,17 +220,21 @@ func (m *Map[K, V]) Put(key K, v V) error {
 		return err
 	}
 	defer m.release(b)
-	return m.s.Put(b.key, b.value)
+	return m.s.write("put", &codec.Entry{Key: b.key, Value: b.value}, m.row, false)
 }
 
 // PutTTL is Put of an entry that is absent again ttl from now, as with Store.PutTTL.
 func (m *Map[K, V]) PutTTL(key K, v V, ttl time.Duration) error {
+	expiry, err := m.s.clock.after(ttl)
+	if err != nil {
+		return m.s.wrap("put", 0, err)
+	}
 	b, err := m.entry("put", key, v)
 	if err != nil {
 		return err
 	}
 	defer m.release(b)
-	return m.s.PutTTL(b.key, b.value, ttl)
+	return m.s.write("put", &codec.Entry{Key: b.key, Value: b.value, Expiry: expiry}, m.row, false)
 }
 
 // Delete removes key. An absent key is no error.
@@ -245,7 +244,7 @@ func (m *Map[K, V]) Delete(key K) error {
 		return err
 	}
 	defer m.release(b)
-	return m.s.Delete(b.key)
+	return m.s.write("delete", &codec.Entry{Key: b.key, Kind: codec.Delete}, m.row, false)
 }
 
 // Compute reads key, calls fn with its value, and does what fn says, as one atomic step. The
@@ -265,7 +264,7 @@ func (m *Map[K, V]) compute(op string, key K, fn func(old V, ok bool) (V, Op, er
 	}
 	defer m.release(b)
 	var fnErr error
-	err = m.s.Compute(b.key, func(was []byte, ok bool) ([]byte, Op) {
+	err = m.s.computeOf(op, b.key, m.row, func(was []byte, ok bool) ([]byte, Op) {
 		var old, v V
 		do := Keep
 		if ok {
@@ -347,7 +346,10 @@ func Add[K comparable, V interface {
 		}
 		return sum, Write, nil
 	})
-	return sum, err
+	if err != nil {
+		return 0, err
+	}
+	return sum, nil
 }
 
 // Collect returns all entries as a Go map: a snapshot, at the cost of an Iter and of the memory
@@ -367,18 +369,25 @@ func (m *Map[K, V]) Update(fn func(tx *MapTx[K, V]) error) error {
 	return m.s.Update(func(tx *Tx) error { return fn(m.In(tx)) })
 }
 
-// In returns the part of a transaction that is this map's. tx must be one of the map's own store.
-func (m *Map[K, V]) In(tx *Tx) *MapTx[K, V] { return &MapTx[K, V]{m, tx} }
+// In returns the part of a transaction that is this map's. tx must be one of the map's own store:
+// else the methods of what it returns fail with fs.ErrInvalid.
+func (m *Map[K, V]) In(tx *Tx) *MapTx[K, V] {
+	t := &MapTx[K, V]{m: m, tx: tx}
+	t.row, t.err = m.row.in(tx)
+	return t
+}
 
 // MapTx is a transaction of a Map. The conditions are those of Tx.
 type MapTx[K comparable, V any] struct {
-	m  *Map[K, V]
-	tx *Tx
+	m   *Map[K, V]
+	tx  *Tx
+	row []byte // what the catalog lacks of the map; goes with the first entry
+	err error  // why it is not to be used
 }
 
 // Get returns the value of key, as the transaction sees it, or ErrNotFound.
 func (t *MapTx[K, V]) Get(key K) (v V, err error) {
-	b, err := t.m.key("get", key)
+	b, err := t.key("get", key)
 	if err != nil {
 		return v, err
 	}
@@ -392,7 +401,7 @@ func (t *MapTx[K, V]) Get(key K) (v V, err error) {
 
 // Has tells whether key is present, as the transaction sees it.
 func (t *MapTx[K, V]) Has(key K) (bool, error) {
-	b, err := t.m.key("has", key)
+	b, err := t.key("has", key)
 	if err != nil {
 		return false, err
 	}
@@ -402,7 +411,7 @@ func (t *MapTx[K, V]) Has(key K) (bool, error) {
 
 // Put sets key to v when the transaction ends.
 func (t *MapTx[K, V]) Put(key K, v V) error {
-	b, err := t.m.entry("put", key, v)
+	b, err := t.entry("put", key, v)
 	if err != nil {
 		return err
 	}
@@ -412,7 +421,7 @@ func (t *MapTx[K, V]) Put(key K, v V) error {
 
 // PutTTL is Put of an entry that is absent again ttl from now.
 func (t *MapTx[K, V]) PutTTL(key K, v V, ttl time.Duration) error {
-	b, err := t.m.entry("put", key, v)
+	b, err := t.entry("put", key, v)
 	if err != nil {
 		return err
 	}
@@ -422,12 +431,33 @@ func (t *MapTx[K, V]) PutTTL(key K, v V, ttl time.Duration) error {
 
 // Delete removes key when the transaction ends. An absent key is no error.
 func (t *MapTx[K, V]) Delete(key K) error {
-	b, err := t.m.key("delete", key)
+	b, err := t.key("delete", key)
 	if err != nil {
 		return err
 	}
 	defer t.m.release(b)
 	return t.tx.Delete(b.key)
+}
+
+func (t *MapTx[K, V]) key(op string, key K) (*buffer, error) {
+	if t.err != nil {
+		return nil, t.err
+	}
+	return t.m.key(op, key)
+}
+
+// entry is Map.entry of what is put into the transaction, which then has the map's row too.
+func (t *MapTx[K, V]) entry(op string, key K, v V) (*buffer, error) {
+	if t.err != nil {
+		return nil, t.err
+	}
+	if t.row != nil {
+		if err := t.tx.Put(t.m.row.key, t.row); err != nil {
+			return nil, err
+		}
+		t.row = nil
+	}
+	return t.m.entry(op, key, v)
 }
 
 // MapIter is a consistent snapshot of a Map, for one loop.
@@ -439,13 +469,26 @@ type MapIter[K comparable, V any] struct {
 
 // Iter returns the entries as they are now, whatever is written meanwhile: see Store.Iter for
 // what it costs.
-func (m *Map[K, V]) Iter() *MapIter[K, V] { return &MapIter[K, V]{m: m, it: m.s.Iter(m.prefix)} }
+func (m *Map[K, V]) Iter() *MapIter[K, V] { return &MapIter[K, V]{m: m, it: m.snapshot()} }
+
+// snapshot is an Iter over the bytes of the map.
+func (m *Map[K, V]) snapshot() *Iter {
+	it := m.s.Iter(m.prefix)
+	if it.err == nil {
+		if err := m.row.check(it.view.g); err != nil && err != ErrNotFound {
+			it.view.snap.release()
+			it.view, it.err = nil, err
+		}
+	}
+	return it
+}
 
 // All yields each entry, in the order in which they were last written. The body may use the
 // map. What cannot be read or decoded ends the loop, with an error. A second loop yields
 // nothing, and Err is then ErrClosed.
 func (it *MapIter[K, V]) All() iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
+		it.err = nil
 		for kb, vb := range it.it.All() {
 			k, err := it.m.keys.Decode(kb[len(it.m.prefix):])
 			if err != nil {
@@ -474,7 +517,7 @@ func (it *MapIter[K, V]) Err() error {
 
 // Len counts the entries: at the cost of a walk over all that the store has.
 func (m *Map[K, V]) Len() (n int, err error) {
-	it := m.s.Iter(m.prefix)
+	it := m.snapshot()
 	for range it.All() {
 		n++
 	}
@@ -486,7 +529,7 @@ func (m *Map[K, V]) Len() (n int, err error) {
 // their keys are more than a transaction holds.
 func (m *Map[K, V]) Clear() error {
 	return m.s.Update(func(tx *Tx) error {
-		it := m.s.Iter(m.prefix)
+		it := m.snapshot()
 		for k := range it.All() {
 			if err := tx.Delete(k); err != nil {
 				return err

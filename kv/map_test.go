@@ -256,7 +256,7 @@ func TestMapAdd(t *testing.T) {
 	if sum, err := Add(m, "k", -1); err != nil || sum != 99 {
 		t.Errorf("%d, %v, want 99", sum, err)
 	}
-	if _, err := Add(m, "k", 100); !errors.Is(err, ErrTooLarge) {
+	if sum, err := Add(m, "k", 100); !errors.Is(err, ErrTooLarge) || sum != 0 {
 		t.Errorf("99 and 100 in an int8: %v", err)
 	}
 	if _, err := Add(m, "l", -128); err != nil {

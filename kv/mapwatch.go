@@ -23,13 +23,13 @@ type MapEvent[K comparable, V any] struct {
 // process, as it happens. The conditions are those of Store.Watch. An entry that does not
 // decode ends it, with an event that has Err.
 func (m *Map[K, V]) Watch(ctx context.Context) iter.Seq[MapEvent[K, V]] {
-	return m.events(m.s.Watch(ctx, m.prefix))
+	return m.events(m.s.watch(ctx, m.prefix, m.row, (*watch).listNow))
 }
 
 // WatchFrom is Watch without the entries as they are now: it yields each change with a revision
 // above after. The conditions are those of Store.WatchFrom.
 func (m *Map[K, V]) WatchFrom(ctx context.Context, after uint64) iter.Seq[MapEvent[K, V]] {
-	return m.events(m.s.WatchFrom(ctx, m.prefix, after))
+	return m.events(m.s.watch(ctx, m.prefix, m.row, resumeFrom(after)))
 }
 
 func (m *Map[K, V]) events(of iter.Seq[Event]) iter.Seq[MapEvent[K, V]] {
@@ -66,7 +66,7 @@ func (m *Map[K, V]) event(e Event) (told MapEvent[K, V], err error) {
 // been yielded, with that. The rest is as with Store.Watch.
 func (v *Value[T]) Watch(ctx context.Context) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		for e := range v.m.events(v.m.s.watch(ctx, v.m.prefix, (*watch).listOrNone)) {
+		for e := range v.m.events(v.m.s.watch(ctx, v.m.prefix, v.m.row, (*watch).listOrNone)) {
 			if e.Key != valueKey {
 				continue // somebody has the store as a map too
 			}

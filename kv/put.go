@@ -22,13 +22,13 @@ import (
 // Where the write itself met a fault (ErrFault), readers do not see it, and it may
 // be there when the store is opened again.
 func (s *Store) Put(key, value []byte) error {
-	return s.write("put", &codec.Entry{Key: key, Value: value}, false)
+	return s.write("put", &codec.Entry{Key: key, Value: value}, nil, false)
 }
 
 // PutDurable is Put that returns after the durability point, whatever the
 // store's Durability. It shares its sync with other writers that wait.
 func (s *Store) PutDurable(key, value []byte) error {
-	return s.write("put", &codec.Entry{Key: key, Value: value}, true)
+	return s.write("put", &codec.Entry{Key: key, Value: value}, nil, true)
 }
 
 // PutTTL is Put of an entry that is absent again ttl from now. The resolution is
@@ -40,13 +40,13 @@ func (s *Store) PutTTL(key, value []byte, ttl time.Duration) error {
 	if err != nil {
 		return s.wrap("put", 0, err)
 	}
-	return s.write("put", &codec.Entry{Key: key, Value: value, Expiry: expiry}, false)
+	return s.write("put", &codec.Entry{Key: key, Value: value, Expiry: expiry}, nil, false)
 }
 
 // PutUntil is Put of an entry that is absent from a deadline on. The resolution
 // is a millisecond. A deadline in the past makes the key absent at once.
 func (s *Store) PutUntil(key, value []byte, deadline time.Time) error {
-	return s.write("put", &codec.Entry{Key: key, Value: value, Expiry: expiryAt(deadline)}, false)
+	return s.write("put", &codec.Entry{Key: key, Value: value, Expiry: expiryAt(deadline)}, nil, false)
 }
 
 // expiryAt returns a deadline as it is kept: unix milliseconds, at least 1, since
@@ -69,7 +69,7 @@ func (c *clock) after(ttl time.Duration) (int64, error) {
 // Delete removes key. To remove a key that is absent is no error and writes
 // nothing. Durability and errors are those of Put.
 func (s *Store) Delete(key []byte) error {
-	return s.write("delete", &codec.Entry{Key: key, Kind: codec.Delete}, false)
+	return s.write("delete", &codec.Entry{Key: key, Kind: codec.Delete}, nil, false)
 }
 
 func checkSize(key, value []byte) error {
@@ -82,26 +82,30 @@ func checkSize(key, value []byte) error {
 	return nil
 }
 
-// write appends one entry and waits for its durability point, if asked.
-func (s *Store) write(op string, e *codec.Entry, durable bool) error {
+// write appends one entry, of the map that has the row if there is one, and waits for its
+// durability point, if asked.
+func (s *Store) write(op string, e *codec.Entry, row *catalogRow, durable bool) error {
 	if err := checkSize(e.Key, e.Value); err != nil {
 		return s.wrap(op, 0, err)
 	}
 	h := s.warm(e.Key)
 	again := s.retry()
-	revision, err := s.writeLocked(e, h)
+	revision, err := s.writeLocked(e, h, row)
 	for again.withSpace(err) {
-		revision, err = s.writeLocked(e, h)
+		revision, err = s.writeLocked(e, h, row)
 	}
 	return s.finish(op, revision, durable, err)
 }
 
-func (s *Store) writeLocked(e *codec.Entry, h keyHash) (uint64, error) {
+func (s *Store) writeLocked(e *codec.Entry, h keyHash, row *catalogRow) (uint64, error) {
 	g, err := s.lockWrites(s.closing)
 	if err != nil {
 		return 0, err
 	}
 	defer s.unlockWrites(g)
+	if err := row.ensure(g); err != nil {
+		return 0, err
+	}
 	return s.appendOne(g, e, h.in(g, e.Key))
 }
 
@@ -256,32 +260,45 @@ const (
 // clear or close it. If fn panics, nothing happened. The value that it returned may be
 // used again once Compute has returned. Durability and errors are those of Put.
 func (s *Store) Compute(key []byte, fn func(old []byte, ok bool) (value []byte, op Op)) error {
+	return s.computeOf("compute", key, nil, fn)
+}
+
+// computeOf is Compute for op, of a key of the map that has the row if there is one.
+func (s *Store) computeOf(op string, key []byte, row *catalogRow, fn func(old []byte, ok bool) (value []byte, op Op)) error {
 	if err := checkSize(key, nil); err != nil {
-		return s.wrap("compute", 0, err)
+		return s.wrap(op, 0, err)
 	}
 	var e *codec.Entry
 	again := s.retry()
-	at, revision, err := s.locked(func(g *generation) (uint64, error) {
+	decide := func(g *generation) (uint64, error) {
 		var err error
-		if e, err = s.compute(g, key, fn); err != nil || e == nil {
+		if e, err = s.compute(op, g, key, fn); err != nil || e == nil {
 			return 0, err
 		}
 		return s.appendOne(g, e, g.index.hash.sum(key))
-	})
+	}
+	at, revision, err := s.locked(row, decide)
 	for again.withSpace(err) {
+		if e == nil { // it was the row that found none
+			at, revision, err = s.locked(row, decide)
+			continue
+		}
 		revision, err = s.lockedAt(at, err, func(g *generation) (uint64, error) { return s.appendOne(g, e, g.index.hash.sum(key)) })
 	}
-	return s.finish("compute", revision, false, err)
+	return s.finish(op, revision, false, err)
 }
 
-// locked runs fn under the write lock. It returns the revision that the store had
-// before.
-func (s *Store) locked(fn func(g *generation) (uint64, error)) (at, revision uint64, err error) {
+// locked runs fn under the write lock, when the map that has the row, if there is one, has it in
+// the store. It returns the revision that the store had before fn.
+func (s *Store) locked(row *catalogRow, fn func(g *generation) (uint64, error)) (at, revision uint64, err error) {
 	g, err := s.lockWrites(s.closing)
 	if err != nil {
 		return 0, 0, err
 	}
 	defer s.unlockWrites(g)
+	if err := row.ensure(g); err != nil {
+		return 0, 0, err
+	}
 	at = g.revision.Load()
 	revision, err = fn(g)
 	return at, revision, err
@@ -290,7 +307,7 @@ func (s *Store) locked(fn func(g *generation) (uint64, error)) (at, revision uin
 // lockedAt runs fn under the write lock if the store still has revision at; else
 // it returns otherwise. It is for what was decided by what the store had then.
 func (s *Store) lockedAt(at uint64, otherwise error, fn func(g *generation) (uint64, error)) (uint64, error) {
-	_, revision, err := s.locked(func(g *generation) (uint64, error) {
+	_, revision, err := s.locked(nil, func(g *generation) (uint64, error) {
 		if g.revision.Load() != at {
 			return 0, otherwise
 		}
@@ -299,8 +316,9 @@ func (s *Store) lockedAt(at uint64, otherwise error, fn func(g *generation) (uin
 	return revision, err
 }
 
-// compute returns what fn makes of the value of key, or nil for nothing.
-func (s *Store) compute(g *generation, key []byte, fn func(old []byte, ok bool) ([]byte, Op)) (*codec.Entry, error) {
+// compute returns what fn makes of the value of key, or nil for nothing. Its errors are of the
+// operation as.
+func (s *Store) compute(as string, g *generation, key []byte, fn func(old []byte, ok bool) ([]byte, Op)) (*codec.Entry, error) {
 	e := &codec.Entry{Key: key}
 	op := Keep
 	call := func(old []byte, ok bool) error {
@@ -317,7 +335,7 @@ func (s *Store) compute(g *generation, key []byte, fn func(old []byte, ok bool) 
 		e.Value = bytes.Clone(e.Value)
 		return nil
 	}
-	err := s.readGuarded("compute", g, key, func(v []byte) error { return call(v, true) })
+	err := s.readGuarded(as, g, key, func(v []byte) error { return call(v, true) })
 	if err == ErrNotFound {
 		err = call(nil, false)
 	}

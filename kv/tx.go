@@ -31,7 +31,7 @@ func (s *Store) Update(fn func(tx *Tx) error) error {
 	var fnErr error
 	tx := &Tx{s: s, at: make(map[string]int)}
 	again := s.retry()
-	at, revision, err := s.locked(func(g *generation) (uint64, error) {
+	at, revision, err := s.locked(nil, func(g *generation) (uint64, error) {
 		defer func() { tx.over = true }()
 		if fnErr = fn(tx); fnErr != nil {
 			return 0, fnErr

@@ -59,14 +59,7 @@ const watchBehind = 1024
 // and on macOS and FreeBSD always, it looks for changes instead: first after a millisecond, and
 // when nothing happens less and less often, in the end every 20.
 func (s *Store) Watch(ctx context.Context, prefix []byte) iter.Seq[Event] {
-	return s.watch(ctx, prefix, func(w *watch) error {
-		v, err := s.view()
-		if err != nil {
-			return err
-		}
-		defer v.snap.release()
-		return w.list(v)
-	})
+	return s.watch(ctx, prefix, nil, (*watch).listNow)
 }
 
 // WatchFrom is Watch without the entries as they are now: it yields each change with a revision
@@ -79,7 +72,7 @@ func (s *Store) Watch(ctx context.Context, prefix []byte) iter.Seq[Event] {
 // It reads the log from its beginning; or from the last durability point, where after is not
 // before that.
 func (s *Store) WatchFrom(ctx context.Context, prefix []byte, after uint64) iter.Seq[Event] {
-	return s.watch(ctx, prefix, func(w *watch) error { return w.resume(after) })
+	return s.watch(ctx, prefix, nil, resumeFrom(after))
 }
 
 // watch is one on its way.
@@ -87,6 +80,7 @@ type watch struct {
 	s      *Store
 	ctx    context.Context
 	prefix []byte
+	row    *catalogRow // of the map that the prefix is of; nil: of none
 	yield  func(Event) bool
 
 	g      *generation // nil until the beginning is over
@@ -99,10 +93,10 @@ type watch struct {
 // errEnded: the watch is to end, and to say nothing.
 var errEnded = errors.New("watch ended")
 
-func (s *Store) watch(ctx context.Context, prefix []byte, begin func(*watch) error) iter.Seq[Event] {
+func (s *Store) watch(ctx context.Context, prefix []byte, row *catalogRow, begin func(*watch) error) iter.Seq[Event] {
 	prefix = bytes.Clone(prefix)
 	return func(yield func(Event) bool) {
-		w := &watch{s: s, ctx: ctx, prefix: prefix, yield: yield}
+		w := &watch{s: s, ctx: ctx, prefix: prefix, row: row, yield: yield}
 		s.waiting.join()
 		defer s.waiting.leave()
 		defer context.AfterFunc(ctx, s.waiting.kick)()
@@ -214,7 +208,7 @@ func (w *watch) next(end int64) (_ Event, ok bool, err error) {
 				continue
 			}
 		}
-		return newEvent(&r.entry), true, nil
+		return newEvent(&r.entry), true, w.checkRow(g)
 	}
 	return Event{}, false, nil
 }
@@ -237,6 +231,17 @@ func (g *generation) isCurrent(r *logRecord) (bool, error) {
 	return off == r.off, nil
 }
 
+// checkRow returns an error if what is told of g would be read with the wrong codecs.
+func (w *watch) checkRow(g *generation) error {
+	if w.row == nil {
+		return nil
+	}
+	if err := w.row.check(g); err != ErrNotFound {
+		return err
+	}
+	return nil // the entries were put by who knows nothing of maps
+}
+
 func newEvent(e *codec.Entry) Event {
 	own := Event{Key: bytes.Clone(e.Key), Revision: e.Revision, Deleted: e.Kind == codec.Delete}
 	if !own.Deleted {
@@ -246,6 +251,16 @@ func newEvent(e *codec.Entry) Event {
 		own.Expiry = time.UnixMilli(e.Expiry)
 	}
 	return own
+}
+
+// listNow tells of what is there now.
+func (w *watch) listNow() error {
+	v, err := w.s.view()
+	if err != nil {
+		return err
+	}
+	defer v.snap.release()
+	return w.list(v)
 }
 
 // list tells of the entries of v that are new, and goes on at its end. Of the beginning, where all
@@ -289,6 +304,9 @@ func (w *watch) walk(v *view, fn func(e *liveEntry) error) error {
 	walk := newLiveWalk(v, w.prefix, !w.s.verifies(v.g, crc.HeaderSize))
 	walk.thorough = true // so that the snapshot soon ends, however long fn takes
 	for entries := range walk.batches() {
+		if err := w.checkRow(v.g); err != nil {
+			return err
+		}
 		for i := range entries {
 			if err := fn(&entries[i]); err != nil {
 				return err
@@ -314,7 +332,11 @@ func (g *generation) eventAt(off int64) (own Event, err error) {
 	return newEvent(&e), nil
 }
 
-// resume begins behind the revision after.
+// resumeFrom returns how a watch begins that resumes behind the revision after.
+func resumeFrom(after uint64) func(*watch) error {
+	return func(w *watch) error { return w.resume(after) }
+}
+
 func (w *watch) resume(after uint64) error {
 	g, err := w.s.enter()
 	if err != nil {
