@@ -2,6 +2,7 @@ package codec
 
 import (
 	"fmt"
+	"strconv"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -49,5 +50,13 @@ func DecodePair(b []byte) (p Pair, err error) {
 }
 
 func (p Pair) String() string {
-	return fmt.Sprintf("keys of %q and values of %q", p.Keys, p.Values)
+	return "keys of " + shown(p.Keys) + " and values of " + shown(p.Values)
+}
+
+// shown is a name from a file, of anybody's bytes, in an error: quoted if they are not plain.
+func shown(name string) string {
+	if quoted := strconv.Quote(name); quoted != `"`+name+`"` {
+		return quoted
+	}
+	return name
 }

@@ -215,6 +215,9 @@ func TestPair(t *testing.T) {
 			t.Errorf("%x: %v, %v", b, got, err)
 		}
 	}
+	if got, want := (codec.Pair{Keys: "string", Values: "\x1b[31mred"}).String(), `keys of string and values of "\x1b[31mred"`; got != want {
+		t.Errorf("printed as %s, want %s", got, want)
+	}
 }
 
 // Goal: what could be written and never read is refused, and a nil pointer is an error and no
