@@ -63,8 +63,15 @@ func NewDisk(t testing.TB) *Disk {
 	return d
 }
 
-// Path returns where a store of that name is in the disk's directory.
-func (d *Disk) Path(name string) string { return filepath.Join(d.dir, name) }
+// Path returns where a store of that name is in the disk's directory. A name that leads elsewhere,
+// a directory below it too, fails the test: of such a store the disk would hear nothing.
+func (d *Disk) Path(name string) string {
+	d.t.Helper()
+	if name != filepath.Base(name) || name == "." || name == ".." {
+		d.t.Fatalf("kvtest: %q is no name in the disk's directory", name)
+	}
+	return filepath.Join(d.dir, name)
+}
 
 // Open is OpenAt of a store on the disk. What makes the disk fail ends before the store is
 // verified and closed.
@@ -107,9 +114,13 @@ func (d *Disk) Struck() int {
 // beneath is a Disk as the stores on it see it.
 type beneath Disk
 
-// Do makes the call, or has it fail. It waits for a sync or a growth without the lock; that
-// counts once it is done, which is before the store hears of it.
+// Do makes the call, or has it fail.
 func (d *beneath) Do(c faults.Call, do func() error) error {
+	if c.Op == faults.Sync {
+		n := c.File.Node.(*node)
+		n.syncing.Lock()
+		defer n.syncing.Unlock()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.fails&c.Op != 0 {
@@ -120,16 +131,21 @@ func (d *beneath) Do(c faults.Call, do func() error) error {
 		}
 		return err
 	}
-	slow := c.Op&(faults.Sync|faults.Grow) != 0
-	if slow {
-		d.mu.Unlock()
+	switch c.Op {
+	case faults.Sync:
+		return c.File.Node.(*node).sync(c.Off, c.Len, func() error { return d.unlocked(do) })
+	case faults.Grow:
+		return d.unlocked(do)
 	}
-	err := do()
-	if slow {
-		d.mu.Lock()
-	}
-	if err != nil {
+	if err := do(); err != nil {
 		return err
 	}
 	return d.power.made(c)
+}
+
+// unlocked makes a call that may take long, so that others need not wait for it.
+func (d *beneath) unlocked(do func() error) error {
+	d.mu.Unlock()
+	defer d.mu.Lock()
+	return do()
 }

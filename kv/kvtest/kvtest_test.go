@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/mmapkv/mmapkv/kv"
 	"github.com/mmapkv/mmapkv/kv/kvtest"
@@ -22,6 +24,7 @@ type stage struct {
 
 func (s *stage) Helper()                   {}
 func (s *stage) Cleanup(f func())          { s.cleanups = append(s.cleanups, f) }
+func (s *stage) Fatalf(f string, a ...any) { s.Errorf(f, a...) } // and goes on
 func (s *stage) Errorf(f string, a ...any) { s.errs = append(s.errs, fmt.Sprintf(f, a...)) }
 
 // end runs the cleanups, the last first, as testing does.
@@ -237,4 +240,85 @@ func TestCutWhileWriting(t *testing.T) {
 	}
 	close(stop)
 	done.Wait()
+}
+
+// Goal: a cut without luck has nothing that was not durable when it was made, also beside syncs.
+// Method: a writer; of each cut where the log ends, against what the store says before and after it.
+func TestCutNoMore(t *testing.T) {
+	d := kvtest.NewDisk(t)
+	s := d.Open("store", &kv.Options{Durability: kv.SyncManual, CompactAt: -1})
+	stop := make(chan struct{})
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for n := byte(0); ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+				if err := s.Put([]byte{n}, []byte{n}); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(time.Microsecond)
+			}
+		}
+	})
+	for range 40 {
+		must(t, s.Sync())
+		before := s.Stats().DurableTail
+		cut := d.Cut(nil)
+		after := s.Stats().DurableTail
+		left, err := kv.Open(cut.Path("store"), nil)
+		must(t, err)
+		if end := left.Stats().Tail; end < before || end > after {
+			t.Errorf("the log of a cut ends at %d; durable was %d before it and %d after", end, before, after)
+		}
+		must(t, left.Close())
+	}
+	close(stop)
+	writer.Wait()
+}
+
+// Goal: a disk keeps nothing of files that are gone. Method: compactions; what the process has open.
+func TestDiskForgets(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("what a process has open is told on Linux")
+	}
+	d := kvtest.NewDisk(t)
+	s := d.Open("store", nil)
+	open := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		must(t, err)
+		return len(entries)
+	}
+	before := 0
+	for n := range 20 {
+		must(t, s.Put([]byte("key"), make([]byte, 100_000)))
+		_, err := s.Compact(t.Context())
+		must(t, err)
+		if n == 4 {
+			runtime.GC() // unmaps what nobody reads any more
+			before = open()
+		}
+	}
+	runtime.GC()
+	if after := open(); after > before+3 {
+		t.Errorf("%d files are open after 15 compactions more, where %d were", after, before)
+	}
+	must(t, s.PutDurable([]byte("key"), []byte("last")))
+	left := d.Cut(nil).Open("store", nil)
+	if got, err := left.Get([]byte("key")); err != nil || string(got) != "last" {
+		t.Errorf("after a cut: %q, %v", got, err)
+	}
+}
+
+// Goal: a store of which the disk would hear nothing fails the test. Method: names that lead
+// elsewhere.
+func TestPath(t *testing.T) {
+	for _, name := range []string{"sub/store", "../store", "/store", "", ".", ".."} {
+		on := &stage{TB: t}
+		kvtest.NewDisk(on).Path(name)
+		if len(on.end()) == 0 {
+			t.Errorf("%q is a path on the disk", name)
+		}
+	}
 }

@@ -6,14 +6,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/mmapkv/mmapkv/internal/faults"
 )
 
-const (
-	sectorSize = 512  // bytes: what a device writes whole
-	pageSize   = 4096 // bytes: what a sync writes at least
-)
+const sectorSize = 512 // bytes: what a device writes whole
 
 // power is what a power cut would leave of a disk: of each file what it held when it was last
 // synced, and the names as they were when the directory was.
@@ -26,9 +24,10 @@ type power struct {
 
 // node is a file, whatever its names.
 type node struct {
-	now     *os.File // shows what the mapping holds
+	now     *os.File // shows what the mapping holds; nil: no name leads to it any more
 	durable []byte
-	synced  bool // as a whole, once at least
+	synced  bool       // as a whole, once at least
+	syncing sync.Mutex // held during a sync, before Disk.mu
 }
 
 // Cut returns a disk with what is left on this one if the power fails at this moment: what is
@@ -81,8 +80,7 @@ func (p *power) made(c faults.Call) (err error) {
 		p.change(func(names map[string]*node) { delete(names, name) })
 	case faults.SyncDir:
 		p.durable, p.pending = maps.Clone(p.names), nil
-	case faults.Sync:
-		err = c.File.Node.(*node).sync(c.Off, c.Len)
+		p.forget()
 	}
 	return err
 }
@@ -121,12 +119,26 @@ func (p *power) opened(path string) (*node, error) {
 	}
 	n, err := p.adopt(path)
 	if err == nil {
-		err = n.sync(0, -1)
+		err = n.sync(0, -1, func() error { return nil })
 	}
 	if err == nil {
 		p.names[name], p.durable[name] = n, n
 	}
 	return n, err
+}
+
+// forget drops the files that have no name any more, be they open or not.
+func (p *power) forget() {
+	p.nodes = slices.DeleteFunc(p.nodes, func(n *node) bool {
+		for _, named := range p.names {
+			if named == n {
+				return false
+			}
+		}
+		n.now.Close()
+		n.now, n.durable = nil, nil
+		return true
+	})
 }
 
 func (p *power) close() {
@@ -146,30 +158,37 @@ func (n *node) content() ([]byte, error) {
 	return b, err
 }
 
-// sync makes the pages of size bytes at off durable, and as much of the length as these need;
-// with size -1, all.
-func (n *node) sync(off, size int64) error {
-	if size < 0 {
-		b, err := n.content()
-		if err == nil {
-			n.durable, n.synced = b, true
-		}
-		return err
+// sync makes size bytes at off durable, as they are now, and as much of the length as these need;
+// with size -1, all. do is what makes them so, and takes its time: what is stored meanwhile is
+// not synced, and neither is what else lies in their pages, though a device may keep it.
+func (n *node) sync(off, size int64, do func() error) error {
+	if n.now == nil {
+		return do()
 	}
 	st, err := n.now.Stat()
-	if err != nil || size == 0 {
+	if err != nil {
 		return err
+	}
+	start, end := int64(0), st.Size()
+	if size >= 0 {
+		start, end = min(off, end), min(off+size, end)
+	}
+	b := make([]byte, end-start)
+	if _, err := n.now.ReadAt(b, start); err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	if size < 0 {
+		n.durable, n.synced = b, true
+		return nil
 	}
 	if off+size > int64(len(n.durable)) {
 		n.durable = resized(n.durable, int(st.Size()))
 	}
-	start := off &^ (pageSize - 1)
-	end := min((off+size+pageSize-1)&^(pageSize-1), st.Size(), int64(len(n.durable)))
-	if start >= end {
-		return nil
-	}
-	_, err = n.now.ReadAt(n.durable[start:end], start)
-	return err
+	copy(n.durable[min(start, int64(len(n.durable))):], b)
+	return nil
 }
 
 // cutNames draws which changes of names lasted: those up to some moment, as journals have it,
