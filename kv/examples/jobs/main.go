@@ -1,3 +1,5 @@
+//go:build unix
+
 // Jobs is a queue of shell commands in one file, which any number of processes fill and work off
 // at once. A worker that dies in the middle of a job does not take the job with it.
 //
@@ -265,6 +267,9 @@ func (q *queue) do(ctx context.Context, me string, number uint64, j job) error {
 	})
 	cmd := exec.CommandContext(ctx, "sh", "-c", j.Command)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	// A group of its own: Ctrl-C is for the worker alone, which then ends all that the command began.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	failure := cmd.Run()
 	interrupted := ctx.Err() != nil
 	stop(nil)

@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -7,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -132,8 +135,8 @@ func TestWorkers(t *testing.T) {
 // tries. Method: SIGKILL to a worker and its command in the middle of it.
 func TestWorkerDies(t *testing.T) {
 	path, dir := storePath(t), t.TempDir()
-	begun, ready, failed := filepath.Join(dir, "begun"), filepath.Join(dir, "ready"), filepath.Join(dir, "failed")
-	add(t, path, fmt.Sprintf("echo x >> %s; test -f %s || exec sleep 600", begun, ready))
+	begun, ready, failed, pid := filepath.Join(dir, "begun"), filepath.Join(dir, "ready"), filepath.Join(dir, "failed"), filepath.Join(dir, "pid")
+	add(t, path, fmt.Sprintf("echo x >> %s; test -f %s || { echo $$ > %s; exec sleep 600; }", begun, ready, pid))
 	worker := jobs("-f", path, "-lease", "1s", "work")
 	must(t, worker.Start())
 	waitFor(t, "the job to begin", func() bool { return lines(begun) == 1 })
@@ -141,8 +144,13 @@ func TestWorkerDies(t *testing.T) {
 	if out, err := jobs("-f", path, "list").Output(); err != nil || !bytes.Contains(out, []byte("with ")) {
 		t.Errorf("the lease was not renewed: %s, %v", out, err)
 	}
-	must(t, syscall.Kill(-worker.Process.Pid, syscall.SIGKILL))
+	must(t, worker.Process.Kill())
 	worker.Wait()
+	command, err := os.ReadFile(pid)
+	must(t, err)
+	leader, err := strconv.Atoi(strings.TrimSpace(string(command)))
+	must(t, err)
+	must(t, syscall.Kill(-leader, syscall.SIGKILL))
 
 	must(t, os.WriteFile(ready, nil, 0o600))
 	add(t, path, fmt.Sprintf("echo x >> %s; false", failed))
@@ -153,6 +161,41 @@ func TestWorkerDies(t *testing.T) {
 	if lines(begun) != 2 || lines(failed) != 2 {
 		t.Errorf("the job of the dead worker was begun %d times, the one that fails %d times; want 2 and 2", lines(begun), lines(failed))
 	}
+}
+
+// Goal: an interrupted worker loses no job, and leaves no command behind. Method: jobs that have
+// one try, each a shell with a child; the signal goes to the whole group, as from a terminal.
+func TestInterrupted(t *testing.T) {
+	path, begun := storePath(t), filepath.Join(t.TempDir(), "begun")
+	const n = 4
+	for range n {
+		add(t, path, fmt.Sprintf("sleep 600 & echo $! >> %s; wait", begun))
+	}
+	worker := jobs("-f", path, "-n", fmt.Sprint(n), "-tries", "1", "work")
+	must(t, worker.Start())
+	waitFor(t, "all jobs to begin", func() bool { return lines(begun) == n })
+	must(t, syscall.Kill(-worker.Process.Pid, syscall.SIGINT))
+	if err := worker.Wait(); err != nil {
+		t.Errorf("the worker that was interrupted: %v", err)
+	}
+	out, err := jobs("-f", path, "list").Output()
+	must(t, err)
+	if left := bytes.Count(out, []byte("\n")); left != n {
+		t.Errorf("%d jobs of %d are left: %s", left, n, out)
+	}
+	b, err := os.ReadFile(begun)
+	must(t, err)
+	for _, pid := range strings.Fields(string(b)) {
+		child, err := strconv.Atoi(pid)
+		must(t, err)
+		waitFor(t, "the end of what a command began", func() bool { return hasEnded(child) })
+	}
+}
+
+// hasEnded tells whether the process pid is gone, or waits for its parent to hear that it is.
+func hasEnded(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || bytes.Contains(b, []byte(") Z "))
 }
 
 // Goal: wrong usage and errors are told apart, and told. Method: a table.
