@@ -63,8 +63,10 @@ func main() {
 }
 
 func run(ctx context.Context, path, dir string, n int) (err error) {
-	dir, err = filepath.Abs(dir)
-	if err != nil {
+	if dir, err = filepath.Abs(dir); err != nil {
+		return err
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil { // WalkDir does not look behind one
 		return err
 	}
 	t, err := openTally(path, dir)
@@ -128,7 +130,8 @@ func openTally(path, dir string) (t *tally, err error) {
 	return t, err
 }
 
-// filesLeft lists the regular files below dir that are not done.
+// filesLeft lists the regular files below dir that are not done. The store, and what it has
+// beside it, may be there too, and do not count.
 func (t *tally) filesLeft(dir string) (files []string, err error) {
 	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() {
@@ -139,7 +142,8 @@ func (t *tally) filesLeft(dir string) (files []string, err error) {
 			return err
 		}
 		done, err := t.done.Has(file)
-		if err == nil && !done && path != t.store.Path() {
+		ours := path == t.store.Path() || strings.HasPrefix(path, t.store.Path()+".mmapkv-")
+		if err == nil && !done && !ours {
 			files = append(files, file)
 		}
 		return err

@@ -81,6 +81,35 @@ func revision(t *testing.T, path string) uint64 {
 	return s.Stats().Revision
 }
 
+// Goal: the store is not counted, nor what it has beside it, where it lies in the tree; and a link
+// to the tree is the tree. Method: a tree of so many words that the store has a checkpoint,
+// counted twice.
+func TestStoreInTree(t *testing.T) {
+	dir, link := t.TempDir(), filepath.Join(t.TempDir(), "link")
+	must(t, os.Symlink(dir, link))
+	var text strings.Builder
+	for i := range 30_000 {
+		fmt.Fprintf(&text, "word%c%c%c%c ", 'a'+i%26, 'a'+i/26%26, 'a'+i/26/26%26, 'a'+i/26/26/26)
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "text"), []byte(text.String()), 0o600))
+	store := filepath.Join(dir, "words.mmkv")
+	first, err := wordcount("-f", store, "-n", "40000", link).Output()
+	must(t, err)
+	if n := bytes.Count(first, []byte("\n")); n < 30_000 {
+		t.Fatalf("%d lines for 30 000 words", n)
+	}
+	beside, err := filepath.Glob(store + ".mmapkv-*")
+	must(t, err)
+	if len(beside) == 0 {
+		t.Fatal("the store has nothing beside it: the test needs more words")
+	}
+	again, err := wordcount("-f", store, "-n", "40000", dir).Output()
+	must(t, err)
+	if !bytes.Equal(again, first) {
+		t.Errorf("the second count has %d lines, the first %d", bytes.Count(again, []byte("\n")), bytes.Count(first, []byte("\n")))
+	}
+}
+
 // Goal: what a user may do wrong is said, with the exit code that the help promises.
 func TestWrong(t *testing.T) {
 	dir := t.TempDir()
