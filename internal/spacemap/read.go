@@ -21,23 +21,28 @@ const readTries = 5
 func Read(ctx context.Context, s *kv.Store, cells int, each func(r *kv.Record, end int64)) (*Map, kv.Stats, error) {
 	for range readTries {
 		before := s.Stats()
+		var m *Map
+		var st kv.Stats
+		end := int64(0)
 		// The records are those of the generation that the store had when the loop began:
 		// of this one, if the store has it before and after that.
-		st, end := before, int64(0)
-		same := func() bool { st = s.Stats(); return st.Generation == before.Generation }
-		m := New(before.FileBytes, cells)
+		begin := func() bool {
+			st = s.Stats()
+			m = New(st.FileBytes, cells)
+			return st.Generation == before.Generation
+		}
 		for r, err := range s.Records(ctx) {
 			if err != nil {
 				return nil, st, err
 			}
-			if end == 0 && !same() {
+			if end == 0 && !begin() {
 				break
 			}
 			end = r.Off + r.Len
 			m.Record(r.Off, r.Len, r.Live)
 			each(&r, before.Tail)
 		}
-		if end == 0 && !same() {
+		if end == 0 && !begin() {
 			continue
 		}
 		if len(st.Missing) == 0 && end > 0 {

@@ -8,6 +8,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/mmapkv/mmapkv/kv"
+	"github.com/mmapkv/mmapkv/kv/kvtest"
 )
 
 // Goal: every byte is counted once, in the cell that it lies in, also when the file outgrows the
@@ -44,6 +47,50 @@ func trues(bs []bool) (n int64) {
 		}
 	}
 	return n
+}
+
+// Goal: the map of a store has its records byte for byte, and all of the file that it is said to
+// be of, whatever is written meanwhile. Method: a store that is written, and grows, while it is read.
+func TestRead(t *testing.T) {
+	s := kvtest.Open(t, nil)
+	put := func(key byte, n int) {
+		if err := s.Put([]byte{key}, make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(1, 1000)
+	put(1, 100)
+	const cells = 50
+	begun := s.Stats()
+	live, dead := int64(0), int64(0)
+	m, st, err := Read(t.Context(), s, cells, func(r *kv.Record, end int64) {
+		if live+dead == 0 {
+			put(2, 2*cells*int(begun.FileBytes))
+		}
+		if r.Live {
+			live += r.Len
+		} else {
+			dead += r.Len
+		}
+		if end != begun.Tail {
+			t.Errorf("the log ends at %d, want %d", end, begun.Tail)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sum Cell
+	for _, c := range m.Cells(st.FileBytes) {
+		for k, n := range c {
+			sum[k] += n
+		}
+	}
+	if want := (Cell{Header: HeaderBytes, Live: live, Dead: dead}); sum != want || live == 0 || dead == 0 {
+		t.Errorf("the map has %v, the log %v", sum, want)
+	}
+	if covered := m.CellSize() * int64(len(m.Cells(st.FileBytes))); covered < st.FileBytes {
+		t.Errorf("the map covers %d bytes of %d", covered, st.FileBytes)
+	}
 }
 
 // Goal: a cell looks like most of its bytes; damage always shows. Method: a table.
