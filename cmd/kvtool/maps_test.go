@@ -127,6 +127,25 @@ func TestAppendFields(t *testing.T) {
 	}
 }
 
+// Goal: a message of very many fields costs no multiple of its size in memory.
+// Method: one of the largest that is taken apart, and the same with one field more, and 16 MiB.
+func TestAppendFieldsBounded(t *testing.T) {
+	field := []byte{8, 1}
+	if _, err := appendFields(nil, bytes.Repeat(field, maxFieldsLen/2), 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{maxFieldsLen + 2, 16 << 20} {
+		b := bytes.Repeat(field, size/2)
+		if allocs := testing.AllocsPerRun(1, func() {
+			if _, err := appendFields(nil, b, 0); !errors.Is(err, errManyFields) {
+				t.Fatal(err)
+			}
+		}); allocs > 0 {
+			t.Fatalf("%d bytes: %v allocations", size, allocs)
+		}
+	}
+}
+
 // Goal: a store with keys like those of countless maps costs no countless memory, and a map made
 // while it is watched is seen. Method: typing asked about such keys.
 func TestTypingBounded(t *testing.T) {

@@ -102,14 +102,23 @@ func parseMessage(t protoreflect.MessageType, text []byte) ([]byte, error) {
 	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
 }
 
-// maxGuess is how deep messages are looked for in bytes that may be some.
-const maxGuess = 16
+// Bounds of what is taken apart without a descriptor: a field costs some 60 times its smallest
+// size, 2 bytes.
+const (
+	maxGuess     = 16      // how deep messages are looked for in bytes that may be some
+	maxFieldsLen = 1 << 20 // bytes of a message
+)
+
+var errManyFields = fmt.Errorf("a protobuf message of more than %d bytes is taken apart by its descriptor only (--proto)", maxFieldsLen)
 
 // appendFields appends the fields of a message of which nothing is known, as a JSON object: each
 // by its number, in an array if it is there several times. Whether bytes are text or another
 // message is a guess: text if they can be printed, a message if they are well-formed, and else
-// {"base64": ...}.
+// {"base64": ...}. A message of more than maxFieldsLen is errManyFields.
 func appendFields(dst, b []byte, depth int) ([]byte, error) {
+	if len(b) > maxFieldsLen {
+		return nil, errManyFields
+	}
 	values := map[protowire.Number][][]byte{}
 	var order []protowire.Number
 	for len(b) > 0 {
