@@ -141,15 +141,29 @@ func (o *importing) check(cmd *cobra.Command, files []string) error {
 			return usagef("%q: there is no codec of that name; see kvtool import --help", name)
 		}
 	}
+	oneMap := cmd.Flags().Changed("map")
+	makesMaps := o.format == "bbolt" && o.bucket == ""
+	if makesMaps && oneMap {
+		return usagef("a file of bbolt becomes a map for each of its buckets: --map is for one, which --bucket names")
+	}
 	for _, file := range files {
 		if file == "-" && (o.format == "bbolt" || o.format == "mmkv") {
 			return usagef("--format %s needs the names of files", o.format)
 		}
 		if file != "-" {
-			if _, err := os.Stat(file); err != nil {
+			info, err := os.Stat(file)
+			if err != nil {
 				return err
 			}
+			directory := o.format == "mmkv" && info.IsDir()
+			if directory && oneMap {
+				return usagef("%s is a directory, which becomes a map for each of its files: --map is for one file", file)
+			}
+			makesMaps = makesMaps || directory
 		}
+	}
+	if (o.keyCodec != "" || o.valueCodec != "") && !oneMap && !makesMaps {
+		return usagef("--key-codec and --value-codec are for maps: --map names one")
 	}
 	return nil
 }

@@ -23,9 +23,6 @@ func (i *importer) mmkv(ctx context.Context, path string) error {
 		}
 		return i.instance(ctx, path, m)
 	}
-	if i.one {
-		return usagef("%s is a directory, which becomes a map for each of its files: --map is for one file", path)
-	}
 	metas, err := filepath.Glob(filepath.Join(globQuoted(path), "*.crc"))
 	if err == nil && len(metas) == 0 {
 		err = fmt.Errorf("%s: no file of MMKV in it: those are two, NAME and NAME.crc", path)
