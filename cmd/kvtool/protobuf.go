@@ -25,6 +25,13 @@ const maxDescriptors = 64 << 20
 
 // readDescriptors reads a FileDescriptorSet, with all that it imports.
 func readDescriptors(path string) (messageTypes, error) {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: not a regular file, as --proto needs", path) // to open a pipe waits for its writer
+	}
+	if err != nil {
+		return messageTypes{}, err
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return messageTypes{}, err
