@@ -72,41 +72,41 @@ func (m messageTypes) find(name string) protoreflect.MessageType {
 	return t
 }
 
-func decodeMessage(t protoreflect.MessageType, b []byte) (proto.Message, error) {
-	m := t.New().Interface()
-	return m, proto.Unmarshal(b, m)
+func (m messageTypes) decode(t protoreflect.MessageType, b []byte) (proto.Message, error) {
+	v := t.New().Interface()
+	return v, proto.UnmarshalOptions{Resolver: m.Types}.Unmarshal(b, v)
 }
 
-// showMessage returns a message as JSON, without the fields that its descriptor does not have:
+// show returns a message as JSON, without the fields that its descriptor does not have:
 // with whole these are an error.
-func showMessage(t protoreflect.MessageType, b []byte, whole bool) ([]byte, error) {
-	m, err := decodeMessage(t, b)
+func (m messageTypes) show(t protoreflect.MessageType, b []byte, whole bool) ([]byte, error) {
+	v, err := m.decode(t, b)
 	if err != nil {
 		return nil, err
 	}
 	if whole {
 		known := t.New().Interface()
-		if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(b, known); err != nil {
+		if err := (proto.UnmarshalOptions{DiscardUnknown: true, Resolver: m.Types}).Unmarshal(b, known); err != nil {
 			return nil, err
 		}
-		if proto.Size(known) != proto.Size(m) {
+		if proto.Size(known) != proto.Size(v) {
 			return nil, errors.New("it has fields that the descriptor has not")
 		}
 	}
-	text, err := protojson.Marshal(m)
+	text, err := protojson.MarshalOptions{Resolver: m.Types}.Marshal(v)
 	if err != nil {
 		return nil, err
 	}
 	return compactJSON(text)
 }
 
-// parseMessage returns the bytes of a message from its JSON.
-func parseMessage(t protoreflect.MessageType, text []byte) ([]byte, error) {
-	m := t.New().Interface()
-	if err := protojson.Unmarshal(text, m); err != nil {
+// parse returns the bytes of a message from its JSON.
+func (m messageTypes) parse(t protoreflect.MessageType, text []byte) ([]byte, error) {
+	v := t.New().Interface()
+	if err := (protojson.UnmarshalOptions{Resolver: m.Types}).Unmarshal(text, v); err != nil {
 		return nil, err
 	}
-	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	return proto.MarshalOptions{Deterministic: true}.Marshal(v)
 }
 
 // Bounds of what is taken apart without a descriptor: a field costs some 60 times its smallest
