@@ -276,7 +276,7 @@ func (i *importer) file(ctx context.Context, stdin io.Reader, name string) error
 	if name == "-" {
 		return text(ctx, newInput(ctx, stdin), "stdin", -1)
 	}
-	f, err := os.Open(name)
+	f, err := openFile(ctx, name)
 	if err != nil {
 		return err
 	}
