@@ -20,6 +20,7 @@ type coder struct {
 	name    string
 	codec   codec.Named              // its Codec is nil if ByName does not know the name
 	message protoreflect.MessageType // of a protobuf message whose descriptor was given
+	types   messageTypes             // of the same file as message
 	form    form                     // hex and base64 are of the bytes, whatever the codec
 	whole   bool                     // show nothing from which fromJSON would not make the same
 }
@@ -28,7 +29,7 @@ type coder struct {
 const protoPrefix = "proto:"
 
 func newCoder(name string, f form, types messageTypes) coder {
-	c := coder{name: name, form: f}
+	c := coder{name: name, form: f, types: types}
 	c.codec, _ = codec.ByName(name)
 	if message, ok := strings.CutPrefix(name, protoPrefix); ok {
 		c.message = types.find(message)
@@ -61,7 +62,7 @@ const (
 func (c *coder) show(b []byte) ([]byte, showing, error) {
 	switch {
 	case c.message != nil:
-		text, err := showMessage(c.message, b, c.whole)
+		text, err := c.types.show(c.message, b, c.whole)
 		return text, asJSON, err
 	case c.isMessage() && c.whole:
 		return nil, 0, errors.New("a protobuf message of which the descriptor is not known (--proto)")
@@ -199,7 +200,7 @@ func (c *coder) prefix(s string) ([]byte, error) {
 func (c *coder) fromText(s string) ([]byte, error) {
 	switch {
 	case c.message != nil:
-		return parseMessage(c.message, []byte(s))
+		return c.types.parse(c.message, []byte(s))
 	case c.isMessage():
 		return nil, fmt.Errorf("%s is taken as JSON by its descriptor: --proto names its file", c.name)
 	case c.codec.Codec == nil:
@@ -233,7 +234,7 @@ func (c *coder) fromJSON(raw []byte) ([]byte, error) {
 func (c *coder) check(b []byte) error {
 	switch {
 	case c.message != nil:
-		_, err := decodeMessage(c.message, b)
+		_, err := c.types.decode(c.message, b)
 		return err
 	case c.codec.Codec == nil:
 		return nil

@@ -31,7 +31,7 @@ func exitCodesTopic() *cobra.Command {
   1  an error: the message on stderr says which; also: interrupted, not a store
   2  wrong usage: nothing was done
   3  not found: get and delete, when a key is not there; history, when it never was,
-     as far as the log goes back
+     as far as the log goes back; --map, when there is no map of that name
   4  corrupt: the store or the backup is damaged, or --salvage or repair passed over
      damaged bytes
   5  locked: another process has the store open for writing; restore: or for reading`,

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -54,7 +55,8 @@ before it has been imported. --format says what the files are:
   jsonl   what export prints (the default)
   csv     a line with the names of the columns, and then a record for each entry. The
           first column is the key, or --key-column, the other the value; of several, or
-          of those that --value-column names, the value is a JSON object of strings
+          of those that --value-column names, the value is a JSON object of strings.
+          CR LF within quotes becomes LF
   bbolt   a bbolt file, read-only: each bucket becomes a map of its name, those within
           others with a slash between the names (a/b), or one bucket, --bucket, the
           entries of the store or of --map
@@ -85,6 +87,9 @@ fits the value. It may fit a number by chance, and 0 and false look like an empt
 				files = []string{"-"}
 			}
 			if err := o.check(cmd, files); err != nil {
+				return err
+			}
+			if err := o.checkNewMap(cmd, args[0]); err != nil {
 				return err
 			}
 			err := error(nil)
@@ -141,17 +146,59 @@ func (o *importing) check(cmd *cobra.Command, files []string) error {
 			return usagef("%q: there is no codec of that name; see kvtool import --help", name)
 		}
 	}
+	oneMap := cmd.Flags().Changed("map")
+	makesMaps := o.format == "bbolt" && o.bucket == ""
+	if makesMaps && oneMap {
+		return usagef("a file of bbolt becomes a map for each of its buckets: --map is for one, which --bucket names")
+	}
 	for _, file := range files {
 		if file == "-" && (o.format == "bbolt" || o.format == "mmkv") {
 			return usagef("--format %s needs the names of files", o.format)
 		}
 		if file != "-" {
-			if _, err := os.Stat(file); err != nil {
+			info, err := os.Stat(file)
+			if err != nil {
 				return err
 			}
+			if err := o.checkFile(file, info); err != nil {
+				return err
+			}
+			directory := o.format == "mmkv" && info.IsDir()
+			if directory && oneMap {
+				return usagef("%s is a directory, which becomes a map for each of its files: --map is for one file", file)
+			}
+			makesMaps = makesMaps || directory
 		}
 	}
+	if (o.keyCodec != "" || o.valueCodec != "") && !oneMap && !makesMaps {
+		return usagef("--key-codec and --value-codec are for maps: --map names one")
+	}
 	return nil
+}
+
+// checkFile refuses what the format cannot be read from. Opening a pipe waits for its writer,
+// which no signal ends.
+func (o *importing) checkFile(path string, info os.FileInfo) error {
+	switch {
+	case o.format != "bbolt" && o.format != "mmkv", o.format == "mmkv" && info.IsDir():
+		return nil
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s: not a regular file, as --format %s needs", path, o.format)
+	case o.format == "bbolt" && info.Size() == 0:
+		return fmt.Errorf("%s: an empty file is no bbolt file", path)
+	}
+	return nil
+}
+
+// checkNewMap refuses a map that a store which is to be created cannot have.
+func (o *importing) checkNewMap(cmd *cobra.Command, store string) error {
+	if !o.create || !cmd.Flags().Changed("map") || o.keyCodec != "" && o.valueCodec != "" {
+		return nil
+	}
+	if _, err := os.Stat(store); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return fmt.Errorf("%s: %w: a new store has no map %q; --key-codec and --value-codec make it", store, kv.ErrNotFound, o.name)
 }
 
 // isCodec tells whether a map may be made with a codec of that name, or none is named.
@@ -229,7 +276,7 @@ func (i *importer) file(ctx context.Context, stdin io.Reader, name string) error
 	if name == "-" {
 		return text(ctx, newInput(ctx, stdin), "stdin", -1)
 	}
-	f, err := os.Open(name)
+	f, err := openFile(ctx, name)
 	if err != nil {
 		return err
 	}

@@ -18,9 +18,6 @@ const boltWait = 2 * time.Second
 
 // bolt imports the buckets of a bbolt file, each as a map of its name, or one bucket.
 func (i *importer) bolt(ctx context.Context, path string) error {
-	if i.bucket == "" && i.one {
-		return usagef("%s becomes a map for each of its buckets: --map is for one, which --bucket names", path)
-	}
 	w := boltWalk{i: i, ctx: ctx, seen: map[string]bool{}}
 	err := w.read(path, func(tx *bbolt.Tx) error {
 		w.size = tx.Size()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -17,27 +18,17 @@ func (i *importer) mmkv(ctx context.Context, path string) error {
 		return err
 	}
 	if !info.IsDir() {
-		m, err := i.target()
-		if err != nil {
-			return err
-		}
-		return i.instance(ctx, path, m)
-	}
-	if i.one {
-		return usagef("%s is a directory, which becomes a map for each of its files: --map is for one file", path)
+		return i.instance(ctx, path, i.target)
 	}
 	metas, err := filepath.Glob(filepath.Join(globQuoted(path), "*.crc"))
+	metas = slices.DeleteFunc(metas, func(meta string) bool { return filepath.Base(meta) == ".crc" }) // of no name
 	if err == nil && len(metas) == 0 {
 		err = fmt.Errorf("%s: no file of MMKV in it: those are two, NAME and NAME.crc", path)
 	}
 	for _, meta := range metas {
 		data := strings.TrimSuffix(meta, ".crc")
-		var m *mapping
 		if err == nil {
-			m, err = i.mapFor(filepath.Base(data))
-		}
-		if err == nil {
-			err = i.instance(ctx, data, m)
+			err = i.instance(ctx, data, func() (*mapping, error) { return i.mapFor(filepath.Base(data)) })
 		}
 	}
 	return err
@@ -48,8 +39,9 @@ func globQuoted(path string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
 
-// instance imports one data file.
-func (i *importer) instance(ctx context.Context, path string, m *mapping) error {
+// instance imports one data file into the mapping that target returns, which may make a map:
+// it is asked once the file is known to be sound.
+func (i *importer) instance(ctx context.Context, path string, target func() (*mapping, error)) error {
 	meta, err := readSome(ctx, path+".crc", mmkvMetaSize)
 	if err != nil {
 		return fmt.Errorf("%w (MMKV keeps the CRC and the size of %s in it: both are needed)", err, path)
@@ -71,6 +63,10 @@ func (i *importer) instance(ctx context.Context, path string, m *mapping) error 
 	}
 	if all.stale {
 		i.t.notef("%s: what was written since its last full rewrite is damaged, and left out, as MMKV does", path)
+	}
+	m, err := target()
+	if err != nil {
+		return err
 	}
 	for n := range all.entries {
 		e := &all.entries[n]
@@ -99,7 +95,7 @@ func (i *importer) mmkvEntry(ctx context.Context, m *mapping, e *mmkvEntry) erro
 
 // readSome reads at most limit bytes of a file.
 func readSome(ctx context.Context, path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := openFile(ctx, path)
 	if err != nil {
 		return nil, err
 	}

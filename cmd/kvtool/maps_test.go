@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // putMaps makes a store os.Args[1] with maps of several codecs and with keys of none, and a
@@ -124,6 +126,66 @@ func TestAppendFields(t *testing.T) {
 	}
 	if got, err := appendFields(nil, deep, 0); err != nil || strings.Count(string(got), "{") > maxGuess+2 {
 		t.Errorf("a deep message is shown as %.100s, %v", got, err)
+	}
+}
+
+// Goal: extensions and what an Any holds are shown and taken by the file of descriptors.
+// Method: a file with a message M of an extension, and M within an Any, there and back.
+func TestExtensionsAndAny(t *testing.T) {
+	text := descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum()
+	file := &descriptorpb.FileDescriptorProto{
+		Name: proto.String("m.proto"), Package: proto.String("x"), Syntax: proto.String("proto2"),
+		MessageType: []*descriptorpb.DescriptorProto{{
+			Name:           proto.String("M"),
+			ExtensionRange: []*descriptorpb.DescriptorProto_ExtensionRange{{Start: proto.Int32(100), End: proto.Int32(200)}},
+		}},
+		Extension: []*descriptorpb.FieldDescriptorProto{{
+			Name: proto.String("more"), Extendee: proto.String(".x.M"), Number: proto.Int32(100), Type: text,
+			Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+		}},
+	}
+	set := &descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{file, protodesc.ToFileDescriptorProto(anypb.File_google_protobuf_any_proto)}}
+	b, err := proto.Marshal(set)
+	path := filepath.Join(t.TempDir(), "m.desc")
+	if err := errors.Join(err, os.WriteFile(path, b, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	types, err := readDescriptors(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"x.M":                 `{"[x.more]":"v"}`,
+		"google.protobuf.Any": `{"@type":"type.googleapis.com/x.M","[x.more]":"v"}`,
+	} {
+		c := newCoder(protoPrefix+name, formText, types)
+		b, err := c.fromText(want)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got, _, err := c.show(b); string(got) != want || err != nil {
+			t.Errorf("%s is shown as %s, %v; want %s", name, got, err, want)
+		}
+	}
+}
+
+// Goal: a message of very many fields costs no multiple of its size in memory.
+// Method: one of the largest that is taken apart, and the same with one field more, and 16 MiB.
+func TestAppendFieldsBounded(t *testing.T) {
+	field := []byte{8, 1}
+	if _, err := appendFields(nil, bytes.Repeat(field, maxFieldsLen/2), 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{maxFieldsLen + 2, 16 << 20} {
+		b := bytes.Repeat(field, size/2)
+		if allocs := testing.AllocsPerRun(1, func() {
+			if _, err := appendFields(nil, b, 0); !errors.Is(err, errManyFields) {
+				t.Fatal(err)
+			}
+		}); allocs > 0 {
+			t.Fatalf("%d bytes: %v allocations", size, allocs)
+		}
 	}
 }
 

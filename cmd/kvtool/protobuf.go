@@ -25,6 +25,13 @@ const maxDescriptors = 64 << 20
 
 // readDescriptors reads a FileDescriptorSet, with all that it imports.
 func readDescriptors(path string) (messageTypes, error) {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: not a regular file, as --proto needs", path) // to open a pipe waits for its writer
+	}
+	if err != nil {
+		return messageTypes{}, err
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return messageTypes{}, err
@@ -65,51 +72,60 @@ func (m messageTypes) find(name string) protoreflect.MessageType {
 	return t
 }
 
-func decodeMessage(t protoreflect.MessageType, b []byte) (proto.Message, error) {
-	m := t.New().Interface()
-	return m, proto.Unmarshal(b, m)
+func (m messageTypes) decode(t protoreflect.MessageType, b []byte) (proto.Message, error) {
+	v := t.New().Interface()
+	return v, proto.UnmarshalOptions{Resolver: m.Types}.Unmarshal(b, v)
 }
 
-// showMessage returns a message as JSON, without the fields that its descriptor does not have:
+// show returns a message as JSON, without the fields that its descriptor does not have:
 // with whole these are an error.
-func showMessage(t protoreflect.MessageType, b []byte, whole bool) ([]byte, error) {
-	m, err := decodeMessage(t, b)
+func (m messageTypes) show(t protoreflect.MessageType, b []byte, whole bool) ([]byte, error) {
+	v, err := m.decode(t, b)
 	if err != nil {
 		return nil, err
 	}
 	if whole {
 		known := t.New().Interface()
-		if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(b, known); err != nil {
+		if err := (proto.UnmarshalOptions{DiscardUnknown: true, Resolver: m.Types}).Unmarshal(b, known); err != nil {
 			return nil, err
 		}
-		if proto.Size(known) != proto.Size(m) {
+		if proto.Size(known) != proto.Size(v) {
 			return nil, errors.New("it has fields that the descriptor has not")
 		}
 	}
-	text, err := protojson.Marshal(m)
+	text, err := protojson.MarshalOptions{Resolver: m.Types}.Marshal(v)
 	if err != nil {
 		return nil, err
 	}
 	return compactJSON(text)
 }
 
-// parseMessage returns the bytes of a message from its JSON.
-func parseMessage(t protoreflect.MessageType, text []byte) ([]byte, error) {
-	m := t.New().Interface()
-	if err := protojson.Unmarshal(text, m); err != nil {
+// parse returns the bytes of a message from its JSON.
+func (m messageTypes) parse(t protoreflect.MessageType, text []byte) ([]byte, error) {
+	v := t.New().Interface()
+	if err := (protojson.UnmarshalOptions{Resolver: m.Types}).Unmarshal(text, v); err != nil {
 		return nil, err
 	}
-	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	return proto.MarshalOptions{Deterministic: true}.Marshal(v)
 }
 
-// maxGuess is how deep messages are looked for in bytes that may be some.
-const maxGuess = 16
+// Bounds of what is taken apart without a descriptor: a field costs some 60 times its smallest
+// size, 2 bytes.
+const (
+	maxGuess     = 16      // how deep messages are looked for in bytes that may be some
+	maxFieldsLen = 1 << 20 // bytes of a message
+)
+
+var errManyFields = fmt.Errorf("a protobuf message of more than %d bytes is taken apart by its descriptor only (--proto)", maxFieldsLen)
 
 // appendFields appends the fields of a message of which nothing is known, as a JSON object: each
 // by its number, in an array if it is there several times. Whether bytes are text or another
 // message is a guess: text if they can be printed, a message if they are well-formed, and else
-// {"base64": ...}.
+// {"base64": ...}. A message of more than maxFieldsLen is errManyFields.
 func appendFields(dst, b []byte, depth int) ([]byte, error) {
+	if len(b) > maxFieldsLen {
+		return nil, errManyFields
+	}
 	values := map[protowire.Number][][]byte{}
 	var order []protowire.Number
 	for len(b) > 0 {

@@ -35,7 +35,11 @@ Entries of typed maps are shown by the codecs that the store notes of them, as g
 --map does, behind the name of the map and a tab; with --json the object has the map
 too, and keys and values are numbers, true, JSON where they are that. With --map only
 the entries of one map are printed, and no name. --raw shows everything as bytes, what
-the store notes of its maps included. Without --map, --prefix is of these bytes.`,
+the store notes of its maps included. Without --map, --prefix is of these bytes.
+
+A protobuf message is shown by the names of its fields with --proto, without those that
+its descriptor does not have; else by their numbers, but as undecoded bytes if it has more
+than 1 MiB.`,
 		Example: `  kvtool scan settings.mmkv
   kvtool scan --prefix user/ --keys-only settings.mmkv
   kvtool scan --json --limit 10 settings.mmkv | jq -r .key
