@@ -299,7 +299,9 @@ func fillLimited(s *kv.Store, limit int64, want map[string]string) error {
 // Goal: a process that has as many areas of memory as the kernel grants it gets
 // ErrFull from what needs one more, and the same works once there are some again.
 // Method: a child maps pages until it gets no more, gives back one, two ... of them,
-// and opens, writes, compacts.
+// and opens, writes, compacts. The collector of Go 1.26 uses the memory of its queues without
+// looking whether it got any (newSpanSPMC), and faults then: such a child says nothing, and
+// there is another.
 func TestNoAreas(t *testing.T) {
 	if raceDetector {
 		t.Skip("SKIPPED: the race detector's own memory ends the process where no area is left")
@@ -310,7 +312,18 @@ func TestNoAreas(t *testing.T) {
 	if _, err := fmt.Sscan(string(b), &n); err != nil || n > 300_000 {
 		t.Skipf("SKIPPED: %d areas are too many to use up", n)
 	}
-	t.Log(runChild(t, "without areas", t.TempDir()))
+	for range 20 {
+		out, err := tryChild(t, "without areas", t.TempDir())
+		if err != nil && strings.Contains(out, "SIGSEGV") && strings.Contains(out, "runtime.(*spanQueue)") {
+			continue
+		}
+		if err != nil {
+			t.Fatalf("%v\n%.1200s", err, out)
+		}
+		t.Log(out)
+		return
+	}
+	t.Skip("SKIPPED: Go's collector faulted in each of 20 children")
 }
 
 func runOutOfAreas(dir string) error {

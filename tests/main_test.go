@@ -61,22 +61,24 @@ func report(err error) int {
 	return 0
 }
 
-// runChild runs role to its end within a minute and fails the test with what it
-// printed unless it ends well.
+// runChild runs role to its end and fails the test with what it printed unless it ends well.
 func runChild(t *testing.T, role string, args ...string) string {
 	t.Helper()
+	out, err := tryChild(t, role, args...)
+	if err != nil {
+		t.Fatalf("child %s: %v\n%.1200s", role, err, out)
+	}
+	return out
+}
+
+// tryChild runs role within a minute and returns what it printed, and how it ended.
+func tryChild(t *testing.T, role string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
 	cmd.Env = append(os.Environ(), roleEnv+"="+role, "GORACE=atexit_sleep_ms=0")
 	out, err := cmd.CombinedOutput()
-	if err != nil {
-		if len(out) > 1200 {
-			out = out[:1200]
-		}
-		t.Fatalf("child %s: %v\n%s", role, err, out)
-	}
-	return string(out)
+	return string(out), err
 }
 
 // seeds are those to run: n fixed ones, or the one that -seed names. Under the race detector,
