@@ -698,13 +698,17 @@ func haveAccidents(dir string, seed int64, n int) error {
 // is ErrCorrupt, all else is right, and who opens it next is told. A child that dies or hangs
 // is a failure too.
 func TestAccidents(t *testing.T) {
+	accidents := *accidentsFlag
+	if raceDetector && *seedFlag == 0 {
+		accidents = (accidents + 1) / 2
+	}
 	first := seeds(1)[0]
 	counts, resumes := map[string]int{}, 0
-	for done := 0; done < *accidentsFlag; done += accidentsPerSeed {
+	for done := 0; done < accidents; done += accidentsPerSeed {
 		seed := first + int64(done/accidentsPerSeed)
 		dir := t.TempDir()
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-		cmd := child("accidents", dir, strconv.FormatInt(seed, 10), strconv.Itoa(min(accidentsPerSeed, *accidentsFlag-done)))
+		cmd := child("accidents", dir, strconv.FormatInt(seed, 10), strconv.Itoa(min(accidentsPerSeed, accidents-done)))
 		var out bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &out
 		must(t, cmd.Start())
@@ -728,7 +732,7 @@ func TestAccidents(t *testing.T) {
 		}
 		must(t, os.RemoveAll(dir))
 	}
-	t.Logf("%d accidents: %v; opened %d times by a checkpoint", *accidentsFlag, counts, resumes)
+	t.Logf("%d accidents: %v; opened %d times by a checkpoint", accidents, counts, resumes)
 	if resumes == 0 && *seedFlag == 0 {
 		t.Error("no file was opened by a checkpoint")
 	}
