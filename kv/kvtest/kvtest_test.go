@@ -322,3 +322,6 @@ func TestPath(t *testing.T) {
 		}
 	}
 }
+
+// Goal: what the documentation shows passes.
+func TestExampleOfDisk(t *testing.T) { testOrders(t) }
