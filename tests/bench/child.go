@@ -27,6 +27,7 @@ func child(arg string, out io.Writer) error {
 	b := &bench{task: t, out: map[string]float64{}, version: 1 << 40, cfg: config{keys: t.Keys, value: t.Value, writers: 1}}
 	b.started = func() {
 		runtime.GC()
+		ageHeap()
 		fmt.Fprintln(out, "started")
 	}
 	if t.Store == limitName {
@@ -70,6 +71,24 @@ func child(arg string, out io.Writer) error {
 		return b.s.Close()
 	}
 	return nil
+}
+
+// ageHeap allocates until the next collection, so that what a measurement allocates is
+// memory that the process has had before, as in a program that has run for long. A store
+// of all keys on the heap would else meet a fresh page each few dozen results, for as
+// many bytes as it holds.
+func ageHeap() {
+	const chunk = 1 << 20
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	before := m.NumGC
+	for m.NumGC == before {
+		for range 8 {
+			use(make([]byte, chunk)[chunk-1])
+		}
+		runtime.ReadMemStats(&m)
+	}
+	runtime.GC()
 }
 
 // finish measures and tells the result.

@@ -17,6 +17,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // plan says what to measure.
@@ -176,6 +178,7 @@ func (p *plan) base(ctx context.Context, s shape, a adapter) (dir, why string) {
 	if err == nil {
 		start := time.Now()
 		_, err = p.process(ctx, task{Store: a.name, Workload: loadName, Keys: s.keys, Value: s.value, Dir: dir})
+		err = errors.Join(err, reread(dir))
 		fmt.Fprintf(p.progress, "       loaded %d x %s into %s (%.1fs)\n", s.keys, bytesOf.format(float64(s.value)), a.name, time.Since(start).Seconds())
 	}
 	if err != nil {
@@ -250,7 +253,7 @@ func (p *plan) process(ctx context.Context, t task) (map[string]float64, error) 
 }
 
 // copyDir copies the files of a directory, which has no other directories, and
-// syncs them, so that no measurement waits for that.
+// rereads them.
 func copyDir(to, from string) error {
 	names, err := os.ReadDir(from)
 	if err != nil {
@@ -261,6 +264,30 @@ func copyDir(to, from string) error {
 			return fmt.Errorf("%s is a directory", e.Name())
 		}
 		if err := copyFile(filepath.Join(to, e.Name()), filepath.Join(from, e.Name())); err != nil {
+			return err
+		}
+	}
+	return reread(to)
+}
+
+// reread syncs the files of a directory, so that no measurement waits for that, and has
+// them in the page cache as reading brings them in, however they were written: mapped, what
+// long write calls left there can be slower (PERFORMANCE.md, section 3).
+func reread(dir string) error {
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range names {
+		f, err := os.Open(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return err
+		}
+		err = errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
+		if err == nil {
+			_, err = io.Copy(io.Discard, f)
+		}
+		if err := errors.Join(err, f.Close()); err != nil {
 			return err
 		}
 	}
@@ -278,5 +305,5 @@ func copyFile(to, from string) error {
 		return err
 	}
 	_, err = io.Copy(dst, src)
-	return errors.Join(err, dst.Sync(), dst.Close())
+	return errors.Join(err, dst.Close())
 }
