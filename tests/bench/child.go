@@ -26,7 +26,6 @@ func child(arg string, out io.Writer) error {
 	}
 	b := &bench{task: t, out: map[string]float64{}, version: 1 << 40, cfg: config{keys: t.Keys, value: t.Value, writers: 1}}
 	b.started = func() {
-		runtime.GC()
 		ageHeap()
 		fmt.Fprintln(out, "started")
 	}
@@ -73,11 +72,12 @@ func child(arg string, out io.Writer) error {
 	return nil
 }
 
-// ageHeap allocates until the next collection, so that what a measurement allocates is
+// ageHeap collects, and allocates until the next collection, so that what a measurement allocates is
 // memory that the process has had before, as in a program that has run for long. A store
 // of all keys on the heap would else meet a fresh page each few dozen results, for as
 // many bytes as it holds.
 func ageHeap() {
+	runtime.GC()
 	const chunk = 1 << 20
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)

@@ -67,8 +67,9 @@ func (b *bench) mappedLog(dir string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	for chunk := newValue(1 << 20); size > 0; size -= int64(len(chunk)) {
-		copy(m[max(size-int64(len(chunk)), 0):], chunk)
+	chunk := newValue(1 << 20)
+	for off := 0; off < len(m); {
+		off += copy(m[off:], chunk)
 	}
 	sum := byte(0)
 	for i := 0; i < len(m); i += 4096 {

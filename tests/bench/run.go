@@ -178,7 +178,9 @@ func (p *plan) base(ctx context.Context, s shape, a adapter) (dir, why string) {
 	if err == nil {
 		start := time.Now()
 		_, err = p.process(ctx, task{Store: a.name, Workload: loadName, Keys: s.keys, Value: s.value, Dir: dir})
-		err = errors.Join(err, reread(dir))
+		if err == nil {
+			err = reread(dir)
+		}
 		fmt.Fprintf(p.progress, "       loaded %d x %s into %s (%.1fs)\n", s.keys, bytesOf.format(float64(s.value)), a.name, time.Since(start).Seconds())
 	}
 	if err != nil {
