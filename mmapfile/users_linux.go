@@ -27,8 +27,7 @@ import (
 // hidepid, are never among them. Nor is a process that opened the file by another
 // hard link than these. Where /proc is not there, the error matches errors.ErrUnsupported.
 func Users(path, draft string) (users []User, all bool, err error) {
-	file, err := os.Stat(path)
-	if err != nil {
+	if _, err := os.Stat(path); err != nil {
 		return nil, false, err
 	}
 	processes, err := os.ReadDir("/proc")
@@ -45,7 +44,7 @@ func Users(path, draft string) (users []User, all bool, err error) {
 			continue // not a process
 		}
 		u := User{PID: pid}
-		found, err := u.look(path, draft, file)
+		found, err := u.look(path, draft)
 		all = all && !errors.Is(err, fs.ErrPermission) // other errors: it has ended
 		if found {
 			users = append(users, u)
@@ -61,27 +60,34 @@ func Users(path, draft string) (users []User, all bool, err error) {
 	return users, all, nil
 }
 
-// look tells whether the process has the file open, or an earlier one of the path.
-func (u *User) look(path, draft string, file fs.FileInfo) (found bool, err error) {
+// maxLooks bounds how often look begins anew.
+const maxLooks = 8
+
+// look tells whether the process has the file open, or an earlier one of the path. One
+// that goes from a file to the next that gets the path, while it is looked at, may have
+// neither where it is looked for; so a process that moved is looked at again.
+func (u *User) look(path, draft string) (found bool, err error) {
+	for range maxLooks {
+		var moved bool
+		before, _ := os.Stat(path)
+		found, moved, err = u.lookOnce(path, draft)
+		after, _ := os.Stat(path)
+		if found || err != nil || !moved && os.SameFile(before, after) {
+			break
+		}
+	}
+	return found, err
+}
+
+// lookOnce is look. moved tells that the process closed a descriptor meanwhile, and may
+// have opened another.
+func (u *User) lookOnce(path, draft string) (found, moved bool, err error) {
 	process := processDir(u.PID)
 	descriptors, err := os.ReadDir(process + "/fd")
 	for _, d := range descriptors {
-		open := process + "/fd/" + d.Name()
-		name, err := os.Readlink(open)
-		if err != nil {
-			continue
-		}
-		// Only a file of such a name is looked at: to ask for more than the name of what
-		// lies on a remote file system may take for ever. Another mount may show it in
-		// another directory.
-		same := false
-		if base := filepath.Base(name); base == filepath.Base(path) || strings.HasPrefix(base, filepath.Base(draft)) {
-			fi, err := os.Stat(open)
-			same = err == nil && os.SameFile(fi, file)
-		}
-		earlier, gone := strings.CutSuffix(name, " (deleted)")
-		replaced := !same && gone && (earlier == path || strings.HasPrefix(earlier, draft))
-		if !same && !replaced {
+		has, replaced, err := hasOpen(process+"/fd/"+d.Name(), path, draft)
+		moved = moved || err != nil
+		if !has {
 			continue
 		}
 		found = true
@@ -93,7 +99,35 @@ func (u *User) look(path, draft string, file fs.FileInfo) (found bool, err error
 			}
 		}
 	}
-	return found, err
+	return found, moved, err
+}
+
+// hasOpen tells whether a descriptor, by its name in /proc, is of the file at path, or
+// of one that was there.
+func hasOpen(descriptor, path, draft string) (has, replaced bool, err error) {
+	name, err := os.Readlink(descriptor)
+	if err != nil {
+		return false, false, err
+	}
+	// Only a file of such a name is looked at: to ask for more than the name of what
+	// lies on a remote file system may take for ever. Another mount may show it in
+	// another directory.
+	if base := filepath.Base(name); base == filepath.Base(path) || strings.HasPrefix(base, filepath.Base(draft)) {
+		open, err := os.Stat(descriptor)
+		if err != nil {
+			return false, false, err
+		}
+		if file, err := os.Stat(path); err == nil && os.SameFile(open, file) {
+			return true, false, nil
+		}
+		// It may have been replaced since it told its name.
+		if name, err = os.Readlink(descriptor); err != nil {
+			return false, false, err
+		}
+	}
+	earlier, gone := strings.CutSuffix(name, " (deleted)")
+	replaced = gone && (earlier == path || strings.HasPrefix(earlier, draft))
+	return replaced, replaced, nil
 }
 
 // addLocked adds the processes that hold a lock on the whole file, by the kernel's

@@ -132,6 +132,52 @@ func TestUsersOfDraft(t *testing.T) {
 	expect("replaced", User{PID: os.Getpid(), Replaced: true})
 }
 
+// Goal: who goes from one file of the path to the next all the time is found all the
+// same.
+// Method: this process does, as a store does that is compacted.
+func TestUsersMoving(t *testing.T) {
+	f, path := newTestFile(t, 1)
+	stop := make(chan struct{})
+	moved := make(chan error)
+	go func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				moved <- f.Close()
+				return
+			default:
+			}
+			draft := fmt.Sprint(path, draftSuffix, i)
+			next, err := Create(draft, 0o600, pageSize)
+			if err == nil {
+				err = os.Rename(draft, path)
+			}
+			if err == nil {
+				err = f.Close()
+			}
+			if f = next; err != nil {
+				<-stop
+				moved <- err
+				return
+			}
+		}
+	}()
+	const looks = 100
+	missed := 0
+	for range looks {
+		list, _, err := Users(path, path+draftSuffix)
+		must(t, err)
+		if !slices.ContainsFunc(list, func(u User) bool { return u.PID == os.Getpid() }) {
+			missed++
+		}
+	}
+	close(stop)
+	must(t, <-moved)
+	if missed > 0 {
+		t.Errorf("%d of %d looks missed it", missed, looks)
+	}
+}
+
 // Goal: a user who may not look into other users' processes sees at least who holds a
 // lock on the whole file, and hears that there may be more.
 // Method: a thread of this process becomes such a user.
