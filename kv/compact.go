@@ -29,10 +29,9 @@ const (
 	compactLast   = 256 << 10 // bytes that may be left to copy under the write lock
 	compactTurns  = 8         // rounds of catching up after which writers are held up, and as many until the rest is copied under the lock
 	compactAppend = 4 << 20   // bytes that writers may always append meanwhile
-	compactShare  = 16        // they may append a 16th of the live bytes while all is copied
+	compactShare  = 32        // they may append a 32nd of the live bytes while all is copied, and as much again until the end
 	compactHold   = 1 << 20   // bytes of the log that are dealt with while writers wait
-	compactDirty  = 8 << 20   // bytes written after which a sync is begun
-	compactLookup = 8         // records of so much of the index's bytes are looked up one by one, sooner than go through it
+	compactDirty  = 4 << 20   // bytes written after which a sync is begun; with as many again, it is waited for
 	compactGC     = 16 << 20  // length of a replaced file that is worth a garbage collection
 )
 
@@ -146,7 +145,8 @@ type compaction struct {
 
 	paced    bool  // writers go on, and what is written is synced on the way
 	insist   bool  // writers are held up however little they append
-	holding  bool  // they wait at the gate, until
+	at       int64 // offset in the old log that the copying has come to
+	holding  bool  // writers wait at the gate, until
 	heldFrom int64 // compactHold bytes behind this offset have been dealt with
 }
 
@@ -163,7 +163,6 @@ func (c *compaction) run() error {
 			return err
 		}
 	}
-	c.save()
 	return c.takeOver()
 }
 
@@ -243,6 +242,21 @@ func (c *compaction) abandon() {
 
 // copyMost copies the live records while writers go on, until little is left.
 func (c *compaction) copyMost() error {
+	defer c.pacing()()
+	if err := c.copyLive(); err != nil {
+		return err
+	}
+	// What takes long comes before the last rounds.
+	c.release()
+	c.save()
+	if err := c.sync(); err != nil {
+		return err
+	}
+	return c.copyMore()
+}
+
+// copyLive copies what is live when it begins, into a new file.
+func (c *compaction) copyLive() error {
 	c.s.loadRest(c.ctx, c.old) // which lets others have the index in between, as a view does not
 	if err := c.ended(); err != nil {
 		return err
@@ -257,41 +271,52 @@ func (c *compaction) copyMost() error {
 	if err := c.create(v.revision, v.live); err != nil {
 		return err
 	}
+	c.boundary, c.fresh = v.end, true
+	err = c.copyView(v)
+	c.fresh = false
+	return err
+}
+
+// pacing has writers held up where they append too much, until the returned function is called.
+func (c *compaction) pacing() (end func()) {
 	c.paced = true
-	defer func() {
+	return func() {
 		c.release()
 		c.paced = false
-	}()
-	c.boundary, c.fresh = v.end, true
-	if err := c.copyView(v); err != nil {
-		return err
 	}
-	c.fresh = false
-	for turn := 1; ; turn++ {
-		// What is synced now need not be under the lock. Writers that are held stay so: what
-		// they appended in that time would be to be copied and synced in turn.
-		if err := c.sync(); err != nil {
-			return err
-		}
+}
+
+// copyMore copies what writers have appended, while they go on, until little is left.
+func (c *compaction) copyMore() error {
+	defer func() { c.insist = false }()
+	for turn := range 2 * compactTurns {
 		if err := c.takeIn(); err != nil {
 			return err
 		}
 		left := c.old.end.Load() - c.from
-		if left <= compactLast || turn == 2*compactTurns {
-			return nil
+		if left <= compactLast {
+			break
 		}
 		c.insist = turn >= compactTurns
 		if err := c.catchUp(left); err != nil {
 			return err
 		}
+		// What is synced now need not be under the lock. Writers that are held stay so: what
+		// they appended in that time would be to be copied and synced in turn.
+		if err := c.sync(); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
-// catchUp deals with the records that writers appended, of so many bytes.
+// catchUp deals with the records that writers appended, of so many bytes. Fewer than the
+// index has are looked up one by one, sooner than go through it.
 func (c *compaction) catchUp(left int64) error {
-	if left < c.old.index.bytes()/compactLookup {
+	if left < c.old.index.bytes() {
 		return c.copyTo(c.old.end.Load())
 	}
+	c.release() // the writers would wait for all of the index
 	v, err := c.old.view()
 	if err != nil {
 		return err
@@ -301,16 +326,16 @@ func (c *compaction) catchUp(left int64) error {
 }
 
 // pace holds the writers up while the records behind off are dealt with, if they
-// append faster than that: by more than their share of what is live, the more the further
-// the compaction is. Else it would end late or never, and take all of the disk.
+// append too much.
 func (c *compaction) pace(off int64) error {
 	if !c.paced || c.holding && off-c.heldFrom < compactHold {
 		return nil
 	}
 	c.release()
+	c.at = off
 	// The copying does not wait for the last sync if it need not: the writers would go on.
 	idle := c.syncing == nil || len(c.syncing) > 0
-	if c.dirty >= compactDirty && (idle || c.dirty >= 4*compactDirty) {
+	if c.dirty >= compactDirty && (idle || c.dirty >= 2*compactDirty) {
 		if err := c.startSync(); err != nil {
 			return err
 		}
@@ -318,15 +343,48 @@ func (c *compaction) pace(off int64) error {
 	if err := c.takeIn(); err != nil {
 		return err
 	}
-	may := float64(c.old.live.Load()) / compactShare * min(1, float64(off)/float64(c.boundary))
-	if c.insist || c.old.end.Load()-c.boundary > max(compactAppend, int64(may)) {
-		return c.hold(off)
+	if c.overdrawn() {
+		return c.hold()
 	}
 	return nil
 }
 
+// overdrawn tells whether writers append faster than what they append can be dealt with:
+// more than their share of what is live, which grows as the compaction comes on. Else it
+// would end late or never, and take all of the disk.
+func (c *compaction) overdrawn() bool {
+	may := float64(c.old.live.Load()) / compactShare
+	if c.fresh {
+		may *= float64(c.at) / float64(c.boundary)
+	} else {
+		may *= 2
+	}
+	return c.insist || c.old.end.Load()-c.boundary > max(compactAppend, int64(may))
+}
+
+// await returns what comes from done. Writers that are not held go on meanwhile, until they
+// have appended too much.
+func (c *compaction) await(done <-chan error) error {
+	for c.paced && !c.holding {
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(time.Millisecond):
+		}
+		if c.overdrawn() {
+			if err := c.hold(); err != nil {
+				return errors.Join(err, <-done)
+			}
+		}
+	}
+	return <-done
+}
+
 // hold has the writers wait, of a Shared store all of them.
-func (c *compaction) hold(off int64) error {
+func (c *compaction) hold() error {
+	if c.holding {
+		return nil
+	}
 	if c.s.opts.Shared {
 		if err := c.lock(); err != nil {
 			return err
@@ -334,7 +392,7 @@ func (c *compaction) hold(off int64) error {
 	} else {
 		c.s.gate.shut()
 	}
-	c.holding, c.heldFrom = true, off
+	c.holding, c.heldFrom = true, c.at
 	return nil
 }
 
@@ -392,21 +450,21 @@ func (c *compaction) startSync() error {
 }
 
 // awaitSync waits for the sync that is under way.
-func (c *compaction) awaitSync() (err error) {
-	if c.syncing != nil {
-		err = <-c.syncing
-		c.syncing = nil
+func (c *compaction) awaitSync() error {
+	if c.syncing == nil {
+		return nil
 	}
+	err := c.await(c.syncing)
+	c.syncing = nil
 	return err
 }
 
 // sync syncs what has been written of the next file.
 func (c *compaction) sync() error {
-	if err := c.awaitSync(); err != nil {
+	if err := c.startSync(); err != nil {
 		return err
 	}
-	c.dirty = 0
-	return c.next.file.SyncFile()
+	return c.awaitSync()
 }
 
 // copyView deals with the records of v that nothing has been done about yet: it copies
@@ -676,12 +734,10 @@ func (c *compaction) placeCheckpoint() {
 // the place of the old one.
 func (c *compaction) takeOver() error {
 	s := c.s
-	if err := c.lock(); err != nil {
+	if err := c.lockAndLead(); err != nil {
 		c.abandon()
 		return err
 	}
-	s.follow.Lock() // no reader opens the next generation as if it were somebody else's
-	s.sync.lead(0)
 	durable, err := c.replace()
 	s.follow.Unlock()
 	s.unlockWrites(c.old)
@@ -709,6 +765,41 @@ func (c *compaction) takeOver() error {
 		go runtime.GC() // its blocks are free once it is unmapped
 	}
 	return err
+}
+
+// lockAndLead takes the write lock, and leads, once the sync under way has ended. It takes follow
+// as well, so that no reader opens the next generation as if it were somebody else's.
+func (c *compaction) lockAndLead() error {
+	s := c.s
+	if s.opts.Shared {
+		// In this order, which is that of one who takes in what others wrote.
+		if err := c.lock(); err != nil {
+			return err
+		}
+		s.follow.Lock()
+		s.sync.lead(0)
+		return nil
+	}
+	end := c.pacing()
+	leads := make(chan error, 1)
+	go func() {
+		s.sync.lead(0)
+		leads <- nil
+	}()
+	err := c.await(leads)
+	if err == nil && !c.empty {
+		err = c.copyMore() // what was appended in that time
+	}
+	end()
+	if err == nil {
+		err = c.lock()
+	}
+	if err != nil {
+		s.sync.leave(0)
+		return err
+	}
+	s.follow.Lock()
+	return nil
 }
 
 // replace makes the next generation whole and durable and renames it over the

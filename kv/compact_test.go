@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -308,20 +309,23 @@ func TestCompactPace(t *testing.T) {
 		appended int64 // since it began
 		live     int64
 		off      int64 // of 1024 MiB
+		fresh    bool
 		insist   bool
 		held     bool
 	}{
-		{"nobody writes", 0, 1024 * mib, 512 * mib, false, false},
-		{"a little", compactAppend, 1024 * mib, 0, false, false},
-		{"more, at the start", compactAppend + 1, 1024 * mib, 0, false, true},
-		{"half of the share, half-way", half, 1024 * mib, 512 * mib, false, false},
-		{"more than that", half + 1, 1024 * mib, 512 * mib, false, true},
-		{"more than that later", half + mib, 1024 * mib, 600 * mib, false, false},
-		{"little is live", compactAppend + 1, mib, 512 * mib, false, true},
-		{"it insists", 0, 1024 * mib, 512 * mib, true, true},
+		{"nobody writes", 0, 1024 * mib, 512 * mib, true, false, false},
+		{"a little", compactAppend, 1024 * mib, 0, true, false, false},
+		{"more, at the start", compactAppend + 1, 1024 * mib, 0, true, false, true},
+		{"half of the share, half-way", half, 1024 * mib, 512 * mib, true, false, false},
+		{"more than that", half + 1, 1024 * mib, 512 * mib, true, false, true},
+		{"more than that later", half + mib, 1024 * mib, 600 * mib, true, false, false},
+		{"little is live", compactAppend + 1, mib, 512 * mib, true, false, true},
+		{"all that was live is copied", 4 * half, 1024 * mib, 1024 * mib, false, false, false},
+		{"more than that then", 4*half + 1, 1024 * mib, 1024 * mib, false, false, true},
+		{"it insists", 0, 1024 * mib, 512 * mib, false, true, true},
 	} {
 		end, live := g.end.Load(), g.live.Load()
-		pacing := &compaction{s: s, old: g, paced: true, insist: c.insist, boundary: 1024 * mib}
+		pacing := &compaction{s: s, old: g, paced: true, fresh: c.fresh, insist: c.insist, boundary: 1024 * mib}
 		g.end.Store(pacing.boundary + c.appended)
 		g.live.Store(c.live)
 		err := pacing.pace(c.off)
@@ -379,6 +383,130 @@ func TestCompactWhileWriting(t *testing.T) {
 			mustGet(t, s, fmt.Sprint("writer-", w, "-", i%1000), fmt.Sprint(i))
 		}
 	}
+}
+
+// createDisk is a disk whose new files are wrapped, by their names.
+type createDisk struct {
+	disk
+	wrap func(path string, f file) file
+}
+
+func (d createDisk) Create(path string, perm fs.FileMode, size int64) (file, error) {
+	f, err := d.disk.Create(path, perm, size)
+	return d.wrap(path, f), err
+}
+
+// writeFile is a file that tells of its writes.
+type writeFile struct {
+	file
+	wrote func(n int64)
+}
+
+func (f writeFile) WriteAt(p []byte, off int64) (int, error) {
+	f.wrote(int64(len(p)))
+	return f.file.WriteAt(p, off)
+}
+
+// Goal: what is appended while a compaction writes its checkpoint, which takes long for many
+// keys, is not copied under the write lock, where all writers wait.
+// Method: so much is put at the first write of the checkpoint.
+func TestCompactCopiesLittleUnderLock(t *testing.T) {
+	var s *Store
+	var locked int64 // bytes written to the next file under the lock
+	behind := 8 * compactLast
+	d := createDisk{osDisk{}, func(path string, f file) file {
+		switch {
+		case strings.HasSuffix(path, nextSuffix):
+			return writeFile{f, func(n int64) {
+				if !s.mu.TryLock() {
+					locked += n
+					return
+				}
+				s.mu.Unlock()
+			}}
+		case strings.HasSuffix(path, newIndexSuffix):
+			return writeFile{f, func(int64) {
+				for ; behind > 0; behind -= 1000 {
+					mustPut(t, s, fmt.Sprint(behind), string(make([]byte, 1000)))
+				}
+			}}
+		}
+		return f
+	}}
+	s, err := openOn(d, filepath.Join(t.TempDir(), "store"), &Options{CompactAt: -1, CheckpointBytes: 1, Durability: SyncManual, SyncEvery: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.checkpointing.Store(true) // so that the background takes none
+	fillStore(t, s, 10_000)
+	s.checkpointing.Store(false)
+	if _, err := s.Compact(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if behind > 0 || locked > compactLast {
+		t.Errorf("%d bytes were written under the lock; to be put yet: %d", locked, behind)
+	}
+	mustVerify(t, s)
+}
+
+// syncFile is a file whose next sync ends when it may.
+type syncFile struct {
+	file
+	armed        *atomic.Bool
+	entered, may chan struct{}
+}
+
+func (f syncFile) Sync(off, n int64) error {
+	if f.armed.CompareAndSwap(true, false) {
+		close(f.entered)
+		<-f.may
+	}
+	return f.file.Sync(off, n)
+}
+
+// Goal: writers go on while a compaction waits for the end of a sync. Method: one that does not
+// end before a put has.
+func TestCompactAwaitsSyncUnlocked(t *testing.T) {
+	slow := syncFile{armed: new(atomic.Bool), entered: make(chan struct{}), may: make(chan struct{})}
+	d := wrapDisk{osDisk{}, func(f file) file { return syncFile{f, slow.armed, slow.entered, slow.may} }}
+	s, err := openOn(d, filepath.Join(t.TempDir(), "store"), &Options{Durability: SyncManual, SyncEvery: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	mustPut(t, s, "key", "before")
+	slow.armed.Store(true)
+	results := make(chan error, 2)
+	go func() { results <- s.Sync() }()
+	<-slow.entered
+	go func() {
+		_, err := s.Compact(t.Context())
+		results <- err
+	}()
+	for waits := false; !waits; time.Sleep(time.Millisecond) {
+		s.sync.mu.Lock()
+		waits = s.sync.waited
+		s.sync.mu.Unlock()
+	}
+	put := make(chan error, 1)
+	go func() { put <- s.Put([]byte("key"), []byte("meanwhile")) }()
+	select {
+	case err := <-put:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the put waits for the sync")
+	}
+	close(slow.may)
+	for range 2 {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+	mustGet(t, s, "key", "meanwhile")
+	mustVerify(t, s)
 }
 
 // Goal: a write that hashed its key before a compaction finds it in the index behind it,
