@@ -4,10 +4,13 @@ package tests
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -48,20 +51,43 @@ func manyStores(t *testing.T) int {
 	return n
 }
 
+// manyAtOnce calls fn, which waits for the disk, with each number below n, several at once, and
+// returns the errors.
+func manyAtOnce(n int, fn func(i int) error) error {
+	const workers = 16
+	var errs [workers]error
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n && errs[w] == nil; i = int(next.Add(1)) - 1 {
+				errs[w] = fn(i)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs[:]...)
+}
+
 // openMany opens n stores, with a key in each, and looks what it takes: a descriptor each, no
 // goroutine, and no more areas than the kernel gives a process.
 func openMany(t *testing.T, n int, open func(i int) (*kv.Store, error)) (stores []*kv.Store, fds int) {
 	t.Helper()
 	fds, goroutines, vmas := count(t, "/proc/self/fd"), runtime.NumGoroutine(), areas(t)
-	for i := range n {
-		s, err := open(i)
-		if err != nil {
-			t.Fatalf("store %d: %v", i, err)
+	stores = make([]*kv.Store, n)
+	t.Cleanup(func() {
+		for _, s := range stores {
+			if s != nil {
+				s.Close()
+			}
 		}
-		t.Cleanup(func() { s.Close() })
-		stores = append(stores, s)
-		must(t, s.Put([]byte("key"), fmt.Append(nil, i)))
-	}
+	})
+	must(t, manyAtOnce(n, func(i int) (err error) {
+		if stores[i], err = open(i); err != nil {
+			return fmt.Errorf("store %d: %w", i, err)
+		}
+		return stores[i].Put([]byte("key"), fmt.Append(nil, i))
+	}))
 	if got := count(t, "/proc/self/fd") - fds; got > n {
 		t.Errorf("%d descriptors for %d stores", got, n)
 	}
@@ -80,9 +106,7 @@ func openMany(t *testing.T, n int, open func(i int) (*kv.Store, error)) (stores 
 // closeMany closes stores, which gives back all descriptors but for the fds before them.
 func closeMany(t *testing.T, stores []*kv.Store, fds int) {
 	t.Helper()
-	for _, s := range stores {
-		must(t, s.Close())
-	}
+	must(t, manyAtOnce(len(stores), func(i int) error { return stores[i].Close() }))
 	if got := count(t, "/proc/self/fd") - fds; got > 0 {
 		t.Errorf("%d descriptors left", got)
 	}

@@ -22,6 +22,7 @@ const limitName = "limit"
 // that they bound.
 var limits = map[string]func(b *bench) error{
 	"get":       limitGet,
+	"get-2":     limitGetTwo,
 	"fill":      limitPut,
 	"iterate":   limitIterate,
 	"durable-1": limitDurable,
@@ -29,7 +30,7 @@ var limits = map[string]func(b *bench) error{
 	"verify":    limitVerify,
 }
 
-const limitNote = "get: two cache misses, the second at an address that the first tells: a random word of 13 B a key in huge pages, then all lines of a record in a mapped file as long as the log; " +
+const limitNote = "get, of one goroutine or two: two cache misses, the second at an address that the first tells: a random word of 13 B a key in huge pages, then all lines of a record in a mapped file as long as the log; " +
 	"fill: copying a record into mapped memory, in order; iterate: a sequential read of the mapped log; durable put of 1: a page of 4 KiB written with O_DSYNC into an allocated file"
 
 // payload is about how many bytes mmapkv wraps an entry in, beside key and value.
@@ -80,17 +81,26 @@ func (b *bench) mappedLog(dir string) ([]byte, error) {
 }
 
 func limitGet(b *bench) error {
-	lookup, err := b.misses(b.Dir)
+	lookups, err := b.misses(b.Dir)
 	if err != nil {
 		return err
 	}
 	b.started()
-	return b.reads(lookup)
+	return b.reads(lookups(0))
 }
 
-// misses returns a lookup without anything but its misses. What is read decides
-// where the next lookup goes, so that no two overlap.
-func (b *bench) misses(dir string) (lookup func() error, err error) {
+func limitGetTwo(b *bench) error {
+	lookups, err := b.misses(b.Dir)
+	if err != nil {
+		return err
+	}
+	b.started()
+	return b.oneAndTwo(lookups)
+}
+
+// misses returns lookups without anything but their misses, a series of them for each
+// seed. What is read decides where the next of a series goes, so that no two overlap.
+func (b *bench) misses(dir string) (lookups func(seed uint64) func() error, err error) {
 	log, err := b.mappedLog(dir)
 	if err != nil {
 		return nil, err
@@ -105,17 +115,19 @@ func (b *bench) misses(dir string) (lookup func() error, err error) {
 	for i := range words {
 		binary.LittleEndian.PutUint64(index[i*8:], p.next()*size)
 	}
-	slot := newPicker(5, words)
-	var got uint64
-	return func() error {
-		slot.state += got & 1 // the dependency
-		off := binary.LittleEndian.Uint64(index[slot.next()*8:])
-		rec := log[off : off+size]
-		got = uint64(rec[0])
-		for i := 64; i < len(rec); i += 64 {
-			got += uint64(rec[i])
+	return func(seed uint64) func() error {
+		slot := newPicker(5+seed, words)
+		var got uint64
+		return func() error {
+			slot.state += got & 1 // the dependency
+			off := binary.LittleEndian.Uint64(index[slot.next()*8:])
+			rec := log[off : off+size]
+			got = uint64(rec[0])
+			for i := 64; i < len(rec); i += 64 {
+				got += uint64(rec[i])
+			}
+			return nil
 		}
-		return nil
 	}, nil
 }
 

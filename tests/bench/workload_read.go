@@ -13,11 +13,11 @@ import (
 func runGet(b *bench) error {
 	get := b.getter(newPicker(1, uint64(b.Keys)).next)
 	if b.a.name == mmapkvAdapter.name {
-		lookup, err := b.misses(b.Scratch)
+		lookups, err := b.misses(b.Scratch)
 		if err != nil {
 			return err
 		}
-		got, err := b.byTurns(get, lookup)
+		got, err := b.byTurns(get, lookups(0))
 		if err != nil {
 			return err
 		}
@@ -75,8 +75,14 @@ func runGetMiss(b *bench) error {
 	})
 }
 
-// runGetTwo runs one goroutine and two by turns.
 func runGetTwo(b *bench) error {
+	return b.oneAndTwo(func(seed uint64) func() error {
+		return b.getter(newPicker(seed, uint64(b.Keys)).next)
+	})
+}
+
+// oneAndTwo runs one goroutine and two by turns, each with an op of its own.
+func (b *bench) oneAndTwo(op func(seed uint64) func() error) error {
 	var perOp [2][]float64
 	var seed uint64
 	for range 20 {
@@ -86,8 +92,8 @@ func runGetTwo(b *bench) error {
 			start := time.Now()
 			for g := range extra + 1 {
 				seed++
-				get := b.getter(newPicker(seed, uint64(b.Keys)).next)
-				wg.Go(func() { counts[g], _, errs[g] = rate(b.Time/20, 1<<62, get) })
+				op := op(seed)
+				wg.Go(func() { counts[g], _, errs[g] = rate(b.Time/20, 1<<62, op) })
 			}
 			wg.Wait()
 			took := time.Since(start)
