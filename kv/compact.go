@@ -35,6 +35,9 @@ const (
 	compactGC     = 16 << 20  // length of a replaced file that is worth a garbage collection
 )
 
+// compactWait is after which time a wait for the device looks at the writers again.
+const compactWait = 2 * time.Millisecond
+
 // Compact rewrites the log without its dead records, as the next generation, and
 // gives the space back. Readers and writers go on; writers wait while the last few
 // records are copied and synced, and, if they append faster than it copies, now and
@@ -246,7 +249,12 @@ func (c *compaction) copyMost() error {
 	if err := c.copyLive(); err != nil {
 		return err
 	}
-	// What takes long comes before the last rounds.
+	// What takes long comes before the last rounds, and at the same time.
+	if c.dirty >= compactBuf {
+		if err := c.startSync(); err != nil {
+			return err
+		}
+	}
 	c.release()
 	c.save()
 	if err := c.sync(); err != nil {
@@ -301,8 +309,8 @@ func (c *compaction) copyMore() error {
 		if err := c.catchUp(left); err != nil {
 			return err
 		}
-		// What is synced now need not be under the lock. Writers that are held stay so: what
-		// they appended in that time would be to be copied and synced in turn.
+		// What is synced now need not be under the lock. Writers that are held stay so, but for
+		// a few: what they appended in that time would be to be copied and synced in turn.
 		if err := c.sync(); err != nil {
 			return err
 		}
@@ -362,19 +370,26 @@ func (c *compaction) overdrawn() bool {
 	return c.insist || c.old.end.Load()-c.boundary > max(compactAppend, int64(may))
 }
 
-// await returns what comes from done. Writers that are not held go on meanwhile, until they
-// have appended too much.
+// await returns what comes from done. Writers go on meanwhile, until they have appended too
+// much; then those that wait at the gate pass it now and then, as long as that is little.
 func (c *compaction) await(done <-chan error) error {
-	for c.paced && !c.holding {
+	held := c.old.end.Load()
+	for c.paced {
 		select {
 		case err := <-done:
 			return err
-		case <-time.After(time.Millisecond):
+		case <-time.After(compactWait):
 		}
-		if c.overdrawn() {
-			if err := c.hold(); err != nil {
-				return errors.Join(err, <-done)
-			}
+		switch {
+		case !c.overdrawn():
+			continue
+		case !c.holding:
+			held = c.old.end.Load()
+		case c.old.end.Load()-held <= compactLast:
+			c.release()
+		}
+		if err := c.hold(); err != nil {
+			return errors.Join(err, <-done)
 		}
 	}
 	return <-done
