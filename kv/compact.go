@@ -260,7 +260,25 @@ func (c *compaction) copyMost() error {
 	if err := c.sync(); err != nil {
 		return err
 	}
+	if err := c.copyMore(); err != nil {
+		return err
+	}
+	if err := c.passSync(); err != nil {
+		return err
+	}
 	return c.copyMore()
+}
+
+// passSync returns when a sync of the old log that is under way has ended. Whoever takes the
+// write lock before that waits for it, and all writers with him.
+func (c *compaction) passSync() error {
+	passed := make(chan error, 1)
+	go func() {
+		c.s.sync.lead(0)
+		c.s.sync.leave(0)
+		passed <- nil
+	}()
+	return c.await(passed)
 }
 
 // copyLive copies what is live when it begins, into a new file.
@@ -371,10 +389,11 @@ func (c *compaction) overdrawn() bool {
 }
 
 // await returns what comes from done. Writers go on meanwhile, until they have appended too
-// much; then those that wait at the gate pass it now and then, as long as that is little.
+// much; then those that wait at the gate pass it now and then, as long as that is little. Of a
+// Shared store they go on, or wait, as they do now: its lock is waited for for a limited time.
 func (c *compaction) await(done <-chan error) error {
 	held := c.old.end.Load()
-	for c.paced {
+	for c.paced && !c.s.opts.Shared {
 		select {
 		case err := <-done:
 			return err
@@ -385,7 +404,7 @@ func (c *compaction) await(done <-chan error) error {
 			continue
 		case !c.holding:
 			held = c.old.end.Load()
-		case c.old.end.Load()-held <= compactLast:
+		case c.old.end.Load()-held <= compactLast/4:
 			c.release()
 		}
 		if err := c.hold(); err != nil {
@@ -587,7 +606,7 @@ func (c *compaction) ended() error {
 }
 
 // copyTo is copyView up to end, of what is current when it comes to it: whatever replaces
-// that lies further on. It looks each record up, so that it is for few.
+// that lies further on. It looks each record up.
 func (c *compaction) copyTo(end int64) (err error) {
 	guard := mmapfile.EnterGuard()
 	defer guard.Exit(c.old.mapped, &err)
@@ -749,10 +768,12 @@ func (c *compaction) placeCheckpoint() {
 // the place of the old one.
 func (c *compaction) takeOver() error {
 	s := c.s
-	if err := c.lockAndLead(); err != nil {
+	if err := c.lock(); err != nil {
 		c.abandon()
 		return err
 	}
+	s.follow.Lock() // no reader opens the next generation as if it were somebody else's
+	s.sync.lead(0)
 	durable, err := c.replace()
 	s.follow.Unlock()
 	s.unlockWrites(c.old)
@@ -780,41 +801,6 @@ func (c *compaction) takeOver() error {
 		go runtime.GC() // its blocks are free once it is unmapped
 	}
 	return err
-}
-
-// lockAndLead takes the write lock, and leads, once the sync under way has ended. It takes follow
-// as well, so that no reader opens the next generation as if it were somebody else's.
-func (c *compaction) lockAndLead() error {
-	s := c.s
-	if s.opts.Shared {
-		// In this order, which is that of one who takes in what others wrote.
-		if err := c.lock(); err != nil {
-			return err
-		}
-		s.follow.Lock()
-		s.sync.lead(0)
-		return nil
-	}
-	end := c.pacing()
-	leads := make(chan error, 1)
-	go func() {
-		s.sync.lead(0)
-		leads <- nil
-	}()
-	err := c.await(leads)
-	if err == nil && !c.empty {
-		err = c.copyMore() // what was appended in that time
-	}
-	end()
-	if err == nil {
-		err = c.lock()
-	}
-	if err != nil {
-		s.sync.leave(0)
-		return err
-	}
-	s.follow.Lock()
-	return nil
 }
 
 // replace makes the next generation whole and durable and renames it over the

@@ -509,6 +509,35 @@ func TestCompactAwaitsSyncUnlocked(t *testing.T) {
 	mustVerify(t, s)
 }
 
+// Goal: a transaction may wait for a sync while a compaction waits for the transaction. Method:
+// it does, once the compaction has had the time to come to that.
+func TestCompactBesideSyncInUpdate(t *testing.T) {
+	s := openTest(t, &Options{Durability: SyncManual})
+	mustPut(t, s, "key", "value")
+	compacted := make(chan error, 1)
+	updated := make(chan error, 1)
+	go func() {
+		updated <- s.Update(func(*Tx) error {
+			go func() {
+				_, err := s.Compact(t.Context())
+				compacted <- err
+			}()
+			time.Sleep(50 * time.Millisecond)
+			return s.Sync()
+		})
+	}()
+	for _, done := range []chan error{updated, compacted} {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("they wait for each other")
+		}
+	}
+}
+
 // Goal: a write that hashed its key before a compaction finds it in the index behind it,
 // which hashes with another seed. Method: hash, compact, and look at the hash.
 func TestHashAcrossCompaction(t *testing.T) {
