@@ -493,8 +493,13 @@ func (c *compaction) awaitSync() error {
 	return err
 }
 
-// sync syncs what has been written of the next file.
+// sync syncs what has been written of the next file. For little it does not look at the writers
+// meanwhile.
 func (c *compaction) sync() error {
+	if c.syncing == nil && c.dirty < compactBuf {
+		c.dirty = 0
+		return c.next.file.SyncFile()
+	}
 	if err := c.startSync(); err != nil {
 		return err
 	}
