@@ -93,7 +93,7 @@ func takeCheckpoint(t testing.TB, s *Store) {
 // stillDisk is an imageDisk that syncs nothing, for those who open very many files.
 type stillDisk struct{ wrapDisk }
 
-var still = stillDisk{wrapDisk{imageDisk, func(f file) file { return stillFile{f} }}}
+var still = stillDisk{wrapDisk{imageDisk, func(_ string, f file) file { return stillFile{f} }}}
 
 type stillFile struct{ file }
 

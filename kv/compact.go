@@ -500,8 +500,10 @@ func (c *compaction) sync() error {
 		c.dirty = 0
 		return c.next.file.SyncFile()
 	}
-	if err := c.startSync(); err != nil {
-		return err
+	if c.dirty > 0 {
+		if err := c.startSync(); err != nil {
+			return err
+		}
 	}
 	return c.awaitSync()
 }

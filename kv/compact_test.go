@@ -385,17 +385,6 @@ func TestCompactWhileWriting(t *testing.T) {
 	}
 }
 
-// createDisk is a disk whose new files are wrapped, by their names.
-type createDisk struct {
-	disk
-	wrap func(path string, f file) file
-}
-
-func (d createDisk) Create(path string, perm fs.FileMode, size int64) (file, error) {
-	f, err := d.disk.Create(path, perm, size)
-	return d.wrap(path, f), err
-}
-
 // writeFile is a file that tells of its writes.
 type writeFile struct {
 	file
@@ -414,7 +403,7 @@ func TestCompactCopiesLittleUnderLock(t *testing.T) {
 	var s *Store
 	var locked int64 // bytes written to the next file under the lock
 	behind := 8 * compactLast
-	d := createDisk{osDisk{}, func(path string, f file) file {
+	d := wrapDisk{osDisk{}, func(path string, f file) file {
 		switch {
 		case strings.HasSuffix(path, nextSuffix):
 			return writeFile{f, func(n int64) {
@@ -469,7 +458,7 @@ func (f syncFile) Sync(off, n int64) error {
 // end before a put has.
 func TestCompactAwaitsSyncUnlocked(t *testing.T) {
 	slow := syncFile{armed: new(atomic.Bool), entered: make(chan struct{}), may: make(chan struct{})}
-	d := wrapDisk{osDisk{}, func(f file) file { return syncFile{f, slow.armed, slow.entered, slow.may} }}
+	d := wrapDisk{osDisk{}, func(_ string, f file) file { return syncFile{f, slow.armed, slow.entered, slow.may} }}
 	s, err := openOn(d, filepath.Join(t.TempDir(), "store"), &Options{Durability: SyncManual, SyncEvery: time.Hour})
 	if err != nil {
 		t.Fatal(err)
@@ -484,11 +473,11 @@ func TestCompactAwaitsSyncUnlocked(t *testing.T) {
 		_, err := s.Compact(t.Context())
 		results <- err
 	}()
-	for waits := false; !waits; time.Sleep(time.Millisecond) {
+	waitFor(t, "the compaction to the sync", func() bool {
 		s.sync.mu.Lock()
-		waits = s.sync.waited
-		s.sync.mu.Unlock()
-	}
+		defer s.sync.mu.Unlock()
+		return s.sync.waited
+	})
 	put := make(chan error, 1)
 	go func() { put <- s.Put([]byte("key"), []byte("meanwhile")) }()
 	select {
@@ -526,15 +515,9 @@ func TestCompactBesideSyncInUpdate(t *testing.T) {
 			return s.Sync()
 		})
 	}()
-	for _, done := range []chan error{updated, compacted} {
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Error(err)
-			}
-		case <-time.After(20 * time.Second):
-			t.Fatal("they wait for each other")
-		}
+	waitFor(t, "the end of both", func() bool { return len(updated) == 1 && len(compacted) == 1 })
+	if err := errors.Join(<-updated, <-compacted); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -350,21 +350,21 @@ func identityOf(b []byte) mmapfile.Identity {
 // wrapDisk is a disk whose files are wrapped.
 type wrapDisk struct {
 	disk
-	wrap func(file) file
+	wrap func(path string, f file) file
 }
 
 func (d wrapDisk) Open(path string, mode mmapfile.Mode) (file, error) {
 	f, err := d.disk.Open(path, mode)
-	return d.wrap(f), err
+	return d.wrap(path, f), err
 }
 
 func (d wrapDisk) Create(path string, perm fs.FileMode, size int64) (file, error) {
 	f, err := d.disk.Create(path, perm, size)
-	return d.wrap(f), err
+	return d.wrap(path, f), err
 }
 
 // imageDisk is the operating system's, with files that are those of a powerDisk.
-var imageDisk = wrapDisk{osDisk{}, func(f file) file { return imageFile{f} }}
+var imageDisk = wrapDisk{osDisk{}, func(_ string, f file) file { return imageFile{f} }}
 
 type imageFile struct{ file }
 

@@ -25,7 +25,7 @@ import (
 )
 
 // copiedDisk is the operating system's, on which the copy of a file is the file itself.
-var copiedDisk = wrapDisk{osDisk{}, func(f file) file { return copiedFile{f} }}
+var copiedDisk = wrapDisk{osDisk{}, func(_ string, f file) file { return copiedFile{f} }}
 
 type copiedFile struct{ file }
 

@@ -251,7 +251,7 @@ func TestSharedOpenersRecover(t *testing.T) {
 	for range 2 {
 		waiting.Add(1)
 		asked := sync.OnceFunc(waiting.Done)
-		on := wrapDisk{osDisk{}, func(f file) file { return &turnFile{file: f, asked: asked} }}
+		on := wrapDisk{osDisk{}, func(_ string, f file) file { return &turnFile{file: f, asked: asked} }}
 		done.Go(func() {
 			s, err := openOn(on, path, &Options{Shared: true})
 			if err != nil {
@@ -284,7 +284,7 @@ func TestOpenMeetsClose(t *testing.T) {
 				t.Fatal(err)
 			}
 			mustPut(t, holder, "k", "v")
-			on := wrapDisk{osDisk{}, func(f file) file { return meetingFile{f, func() { holder.Close() }} }}
+			on := wrapDisk{osDisk{}, func(_ string, f file) file { return meetingFile{f, func() { holder.Close() }} }}
 			s, err := openOn(on, path, &opts)
 			if err != nil {
 				t.Fatal(err)
@@ -331,7 +331,7 @@ func (f *turnFile) TryLockByte(b mmapfile.ByteLock, share bool) (bool, error) {
 func TestSharedRecoveryFails(t *testing.T) {
 	path := staleTail(t)
 	opened := 0
-	on := wrapDisk{osDisk{}, func(f file) file {
+	on := wrapDisk{osDisk{}, func(_ string, f file) file {
 		return &failedFile{file: f, closed: func() {
 			opened++
 			s, err := openOn(osDisk{}, path, &Options{Shared: true})

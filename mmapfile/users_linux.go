@@ -83,7 +83,12 @@ func (u *User) look(path, draft string) (found bool, err error) {
 // have opened another.
 func (u *User) lookOnce(path, draft string) (found, moved bool, err error) {
 	process := processDir(u.PID)
-	descriptors, err := os.ReadDir(process + "/fd")
+	dir, err := os.Open(process + "/fd")
+	if err != nil {
+		return false, false, err
+	}
+	defer dir.Close() // at the end: where it lists those of this process, it is one of them
+	descriptors, err := dir.ReadDir(-1)
 	for _, d := range descriptors {
 		has, replaced, err := hasOpen(process+"/fd/"+d.Name(), path, draft)
 		moved = moved || err != nil

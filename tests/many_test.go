@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -56,11 +55,10 @@ func manyStores(t *testing.T) int {
 func manyAtOnce(n int, fn func(i int) error) error {
 	const workers = 16
 	var errs [workers]error
-	var next atomic.Int64
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
-			for i := int(next.Add(1)) - 1; i < n && errs[w] == nil; i = int(next.Add(1)) - 1 {
+			for i := w; i < n && errs[w] == nil; i += workers {
 				errs[w] = fn(i)
 			}
 		})

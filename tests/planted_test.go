@@ -167,24 +167,24 @@ func TestPlantedFaults(t *testing.T) {
 	root, err := filepath.Abs("..")
 	must(t, err)
 	overlay := plant(t, root)
-	binaries := make(map[string]string) // by directory
+	built := make(map[string]string) // binaries by directory
 	for i, fault := range plantedFaults {
 		dir := filepath.Join(root, fault.dir)
 		if fault.dir == "." {
 			dir = filepath.Join(root, "tests")
 		}
-		binary, ok := binaries[dir]
-		if !ok {
-			binary = filepath.Join(filepath.Dir(overlay), fmt.Sprint("planted-", len(binaries)))
-			build := exec.Command("go", "test", "-c", "-overlay", overlay, "-o", binary)
-			build.Dir = dir
-			if out, err := build.CombinedOutput(); err != nil {
-				t.Fatalf("%s does not build: %v\n%s", fault.dir, err, out)
-			}
-			binaries[dir] = binary
-		}
 		t.Run(fault.name, func(t *testing.T) {
-			t.Parallel()
+			binary, ok := built[dir]
+			if !ok {
+				binary = filepath.Join(filepath.Dir(overlay), fmt.Sprint("planted-", len(built)))
+				build := exec.Command("go", "test", "-c", "-overlay", overlay, "-o", binary)
+				build.Dir = dir
+				if out, err := build.CombinedOutput(); err != nil {
+					t.Fatalf("does not build: %v\n%s", err, out)
+				}
+				built[dir] = binary
+			}
+			t.Parallel() // from here on: one builds at a time
 			run := exec.Command(binary, append([]string{"-test.run", "^" + fault.tests + "$", "-test.timeout", "5m", "-test.v"}, fault.args...)...)
 			run.Dir = dir
 			run.Env = append(os.Environ(), fmt.Sprint(plantedEnv, "=", i), "TMPDIR="+t.TempDir()) // for the images that it keeps
