@@ -103,7 +103,8 @@ func newStray(path string) (*stray, error) {
 			return nil, fmt.Errorf("after %d puts nothing is sealed: %v", len(y.want), y.areas)
 		}
 	}
-	if err := s.Sync(); err != nil {
+	// What was put before the log was sealed may all be sealed; this is not.
+	if err := errors.Join(y.put(1000), s.Sync()); err != nil {
 		return nil, err
 	}
 	y.tail = s.Stats().Tail

@@ -46,6 +46,12 @@ func comeAndGo(p *plan) error {
 	if err != nil {
 		return err
 	}
+	acknowledge := func(n uint64) error {
+		acknowledged = n
+		binary.LittleEndian.PutUint64(note, n)
+		_, err := ledger.WriteAt(note, 0)
+		return err
+	}
 	rng := rand.New(rand.NewPCG(p.Seed, uint64(p.Number)))
 	for {
 		err := s.Update(func(tx *kv.Tx) error {
@@ -53,12 +59,17 @@ func comeAndGo(p *plan) error {
 			if err != nil && err != kv.ErrNotFound {
 				return err
 			}
-			if n := counted(now); n < acknowledged || n > acknowledged+1 {
+			n := counted(now)
+			if n < acknowledged || n > acknowledged+1 {
 				return fmt.Errorf("has counted to %d, and %d was acknowledged", n, acknowledged)
 			}
+			if n > acknowledged { // by one who was killed before he noted it, as this one may be
+				if err := acknowledge(n); err != nil {
+					return err
+				}
+			}
 			value := make([]byte, 8+rng.IntN(3000))
-			binary.LittleEndian.PutUint64(value, counted(now)+1)
-			acknowledged = counted(now)
+			binary.LittleEndian.PutUint64(value, n+1)
 			for i := range comerKeys {
 				if err := tx.Put(comerKey(p.Number, i), value); err != nil {
 					return err
@@ -69,9 +80,7 @@ func comeAndGo(p *plan) error {
 		if err != nil {
 			return err
 		}
-		acknowledged++
-		binary.LittleEndian.PutUint64(note, acknowledged)
-		if _, err := ledger.WriteAt(note, 0); err != nil {
+		if err := acknowledge(acknowledged + 1); err != nil {
 			return err
 		}
 		switch n := rng.IntN(400); {
