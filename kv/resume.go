@@ -73,7 +73,7 @@ func (s *Store) resume(f file, h *head) (*generation, error) {
 	g.checkpointSynced = v.Boot == 0
 	s.clock.seen(v.Stamp)
 	err = s.recover(g, h)
-	if err == errDoubt || errors.Is(err, ErrCorrupt) {
+	if err == errDoubt || err == errCame || errors.Is(err, ErrCorrupt) {
 		return nil, nil // damage that the whole log tells more of
 	}
 	return g, err

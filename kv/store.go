@@ -271,8 +271,12 @@ func (s *Store) load(f file, id mmapfile.Identity, shared bool) (*generation, er
 		// One that does not fit now must not fit by chance later.
 		s.disk.Remove(s.path + indexSuffix)
 	}
-	g := s.newGeneration(f, &h)
-	return g, s.recover(g, &h)
+	for {
+		g := s.newGeneration(f, &h)
+		if err := s.recover(g, &h); err != errCame {
+			return g, err
+		}
+	}
 }
 
 // newGeneration makes the generation of the file f with header h.
