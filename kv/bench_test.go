@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -129,12 +131,11 @@ func benchPair(b *testing.B, n, valueSize int, opts *Options) (*lockedMap, *Stor
 
 // drawings counts the calls of drawing: no contender shall read what the one before it
 // has brought into the cache.
-var drawings uint64
+var drawings atomic.Uint64
 
 // drawing returns a turn that calls do with random keys of n.
 func drawing(n int, do func(key []byte)) func(int) {
-	drawings++
-	r := rand.New(rand.NewPCG(1, drawings))
+	r := rand.New(rand.NewPCG(1, drawings.Add(1)))
 	var key []byte
 	return func(turn int) {
 		for range turn {
@@ -196,8 +197,7 @@ func benchMapGet[K comparable, V any](b *testing.B, keyOf func(uint64) K, value 
 	const turn = 1000
 	var keys [turn]K
 	var stored [turn][]byte
-	drawings++
-	r := rand.New(rand.NewPCG(2, drawings))
+	r := rand.New(rand.NewPCG(2, drawings.Add(1)))
 	draw := func() {
 		for i := range turn {
 			var err error
@@ -253,29 +253,47 @@ func mapIn[K comparable, V any](tb testing.TB, s *Store) *Map[K, V] {
 }
 
 // BenchmarkGetGoroutines has one goroutine read, and two as much each, by turns: the
-// ratio is 1 if two do not hinder each other.
+// ratio is 1 if two do not hinder each other. Beside the forms of a read, "draw" makes the
+// keys alone, and "copy" copies a value from one place into new memory, as Get does: what the
+// machine and the runtime give two goroutines without a store. What a goroutine writes to, it
+// has allocated itself: else two keys may lie in one cache line.
 func BenchmarkGetGoroutines(b *testing.B) {
-	_, s := benchPair(b, benchKeys, benchValue, nil)
-	var gets [2]func(int)
-	for i := range gets {
-		var got []byte
-		gets[i] = drawing(benchKeys, func(key []byte) {
-			var err error
-			if got, err = s.GetAppend(got[:0], key); err != nil {
-				b.Error(err)
-			}
-		})
+	for _, n := range []int{1000, benchKeys} {
+		_, s := benchPair(b, n, benchValue, nil)
+		value := make([]byte, benchValue)
+		for _, form := range []struct {
+			name string
+			read func(got *[]byte, key []byte) error
+		}{
+			{"draw", func(got *[]byte, key []byte) error { return nil }},
+			{"copy", func(got *[]byte, key []byte) error { *got = bytes.Clone(value); return nil }},
+			{"view", func(got *[]byte, key []byte) error {
+				return s.View(key, func(v []byte) error { *got = v[:1]; return nil })
+			}},
+			{"append", func(got *[]byte, key []byte) (err error) { *got, err = s.GetAppend((*got)[:0], key); return err }},
+			{"get", func(got *[]byte, key []byte) (err error) { *got, err = s.Get(key); return err }},
+		} {
+			b.Run(fmt.Sprintf("keys=%d/%s", n, form.name), func(b *testing.B) {
+				reading := func(goroutines int) func(int) {
+					return func(turn int) {
+						var wg sync.WaitGroup
+						for range goroutines {
+							wg.Go(func() {
+								got := new([]byte)
+								drawing(n, func(key []byte) {
+									if err := form.read(got, key); err != nil {
+										b.Error(err)
+									}
+								})(turn)
+							})
+						}
+						wg.Wait()
+					}
+				}
+				byTurns(b, 50_000, contender{"one", nil, reading(1)}, contender{"two", nil, reading(2)})
+			})
+		}
 	}
-	byTurns(b, 50_000,
-		contender{"one", nil, gets[0]},
-		contender{"two", nil, func(n int) {
-			var wg sync.WaitGroup
-			for _, get := range gets {
-				wg.Go(func() { get(n) })
-			}
-			wg.Wait()
-		}},
-	)
 }
 
 // BenchmarkMixed reads and overwrites, so many of 100 operations being writes.

@@ -81,7 +81,8 @@ func runGetTwo(b *bench) error {
 	})
 }
 
-// oneAndTwo runs one goroutine and two by turns, each with an op of its own.
+// oneAndTwo runs one goroutine and two by turns, each with an op that it has made itself: what
+// one goroutine allocates in a row, as keys, shares cache lines.
 func (b *bench) oneAndTwo(op func(seed uint64) func() error) error {
 	var perOp [2][]float64
 	var seed uint64
@@ -92,8 +93,8 @@ func (b *bench) oneAndTwo(op func(seed uint64) func() error) error {
 			start := time.Now()
 			for g := range extra + 1 {
 				seed++
-				op := op(seed)
-				wg.Go(func() { counts[g], _, errs[g] = rate(b.Time/20, 1<<62, op) })
+				own := seed
+				wg.Go(func() { counts[g], _, errs[g] = rate(b.Time/20, 1<<62, op(own)) })
 			}
 			wg.Wait()
 			took := time.Since(start)
