@@ -79,8 +79,12 @@ func (u *User) look(path, draft string) (found bool, err error) {
 	return found, err
 }
 
+// errDraft: a descriptor is of a draft, which may get the path at any moment, or has got it since.
+var errDraft = errors.New("a draft")
+
 // lookOnce is look. moved tells that the process closed a descriptor meanwhile, and may
-// have opened another.
+// have opened another; or that it has a draft open. That the path names the same file as
+// before says little: a new file may get the number of one that is gone.
 func (u *User) lookOnce(path, draft string) (found, moved bool, err error) {
 	process := processDir(u.PID)
 	dir, err := os.Open(process + "/fd")
@@ -131,8 +135,13 @@ func hasOpen(descriptor, path, draft string) (has, replaced bool, err error) {
 		}
 	}
 	earlier, gone := strings.CutSuffix(name, " (deleted)")
-	replaced = gone && (earlier == path || strings.HasPrefix(earlier, draft))
-	return replaced, replaced, nil
+	switch ours := earlier == path || strings.HasPrefix(earlier, draft); {
+	case ours && gone:
+		return true, true, nil
+	case ours:
+		return false, false, errDraft
+	}
+	return false, false, nil
 }
 
 // addLocked adds the processes that hold a lock on the whole file, by the kernel's

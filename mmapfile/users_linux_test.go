@@ -122,6 +122,10 @@ func TestUsersOfDraft(t *testing.T) {
 		}
 	}
 	expect("a draft")
+	u := User{PID: os.Getpid()}
+	if found, moved, err := u.lookOnce(path, path+draftSuffix); found || !moved || err != nil {
+		t.Errorf("with a draft: found %v, may move %v, %v", found, moved, err)
+	}
 	must(t, os.Remove(path))
 	must(t, os.Link(draft, path))
 	expect("linked", User{PID: os.Getpid()})
