@@ -427,9 +427,12 @@ func TestCompactCopiesLittleUnderLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	s.checkpointing.Store(true) // so that the background takes none
-	fillStore(t, s, 10_000)
+	for !s.checkpointing.CompareAndSwap(false, true) {
+		time.Sleep(time.Millisecond)
+	}
+	s.checkpointFrom = time.Now().Add(time.Hour) // so that the background takes none, be it late
 	s.checkpointing.Store(false)
+	fillStore(t, s, 10_000)
 	if _, err := s.Compact(t.Context()); err != nil {
 		t.Fatal(err)
 	}

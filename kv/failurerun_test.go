@@ -488,6 +488,9 @@ func (r *failureRun) judgeError(err error, struck, poisoned bool) error {
 func (r *failureRun) open() error {
 	for try := 0; ; try++ {
 		s, err := openOn(r.disk, r.path, &r.opts)
+		if err == nil {
+			s.background.Wait() // for the checkpoint of a file whose sync had failed, and which is written anew
+		}
 		r.s, r.poison = s, false
 		if err := r.judge("open", err); err != nil {
 			return fmt.Errorf("open: %w", err)
