@@ -265,8 +265,8 @@ func BenchmarkGetGoroutines(b *testing.B) {
 			name string
 			read func(got *[]byte, key []byte) error
 		}{
-			{"draw", func(got *[]byte, key []byte) error { return nil }},
-			{"copy", func(got *[]byte, key []byte) error { *got = bytes.Clone(value); return nil }},
+			{"draw", func(*[]byte, []byte) error { return nil }},
+			{"copy", func(got *[]byte, _ []byte) error { *got = bytes.Clone(value); return nil }},
 			{"view", func(got *[]byte, key []byte) error {
 				return s.View(key, func(v []byte) error { *got = v[:1]; return nil })
 			}},
@@ -274,23 +274,20 @@ func BenchmarkGetGoroutines(b *testing.B) {
 			{"get", func(got *[]byte, key []byte) (err error) { *got, err = s.Get(key); return err }},
 		} {
 			b.Run(fmt.Sprintf("keys=%d/%s", n, form.name), func(b *testing.B) {
-				reading := func(goroutines int) func(int) {
-					return func(turn int) {
-						var wg sync.WaitGroup
-						for range goroutines {
-							wg.Go(func() {
-								got := new([]byte)
-								drawing(n, func(key []byte) {
-									if err := form.read(got, key); err != nil {
-										b.Error(err)
-									}
-								})(turn)
-							})
+				reads := func(turn int) {
+					var got []byte
+					drawing(n, func(key []byte) {
+						if err := form.read(&got, key); err != nil {
+							b.Error(err)
 						}
-						wg.Wait()
-					}
+					})(turn)
 				}
-				byTurns(b, 50_000, contender{"one", nil, reading(1)}, contender{"two", nil, reading(2)})
+				byTurns(b, 50_000, contender{"one", nil, reads}, contender{"two", nil, func(turn int) {
+					var wg sync.WaitGroup
+					wg.Go(func() { reads(turn) })
+					wg.Go(func() { reads(turn) })
+					wg.Wait()
+				}})
 			})
 		}
 	}

@@ -26,9 +26,10 @@ func (s *Store) recover(g *generation, h *head) (err error) {
 	s.clock.seen(mark.Stamp)
 	promised := mark.Off
 	log := g.bytes()
-	lives := false
+	byRecords := false // as far as there are any, though a writer may come meanwhile
 	if (s.opts.ReadOnly || h.shared) && !h.unreadable {
-		lives = h.shared || s.writerLives(g.file)
+		lives := h.shared || s.writerLives(g.file)
+		byRecords = !lives
 		// A writer may have added to the file since it was mapped.
 		word := g.tailWord().Load()
 		if err := g.refresh(); err != nil {
@@ -56,13 +57,18 @@ func (s *Store) recover(g *generation, h *head) (err error) {
 		scan.off, scan.revision = g.end.Load(), g.revision.Load()
 	}
 	run, why, err := s.replay(g, &scan)
-	if s.opts.ReadOnly && !lives && !h.unreadable {
-		if again, err := s.writerCame(g); err != nil || again {
-			return cmp.Or(err, errCame)
+	if byRecords {
+		if g.end.Load() > int64(g.tailWord().Load()&^crc.Superseded) && s.writerLives(g.file) {
+			return errCame
 		}
-		if fault, ok := why.(*mmapfile.FaultError); ok && fault.Off >= g.file.Size() {
-			// Who came, and may have gone again, has cut off what it had no use for.
-			why, scan.log = crc.ErrBounds, scan.log[:max(scan.off, g.file.Size())]
+		if fault, ok := why.(*mmapfile.FaultError); ok {
+			if err := g.refresh(); err != nil {
+				return err
+			}
+			if size := g.file.Size(); fault.Off >= size {
+				// Who came, and may have gone again, has cut off what it had no use for.
+				why, scan.log = crc.ErrBounds, scan.log[:max(scan.off, size)]
+			}
 		}
 	}
 	if h.unmarked && (!s.opts.SyncAligned || scan.gapsBehind() > 1) {
@@ -102,17 +108,9 @@ func (s *Store) recover(g *generation, h *head) (err error) {
 	return s.wrap("open", damaged, corrupt)
 }
 
-// errCame: a writer came while a log was read up to where its records end.
+// errCame: a writer came while a log was read as far as there are records. The last ones may be
+// its own, stored and not published.
 var errCame = errors.New("a writer came")
-
-// writerCame tells whether what was read of g, by one who only reads and saw no writer when it
-// began, may hold records which a writer has stored since, and not published. Of the file g knows
-// afterwards how long it is now.
-func (s *Store) writerCame(g *generation) (bool, error) {
-	lives := s.writerLives(g.file)
-	published := int64(g.tailWord().Load() &^ crc.Superseded)
-	return lives && published < g.end.Load(), g.refresh()
-}
 
 // replay enters into the index of g what scan finds, run by run. It returns where
 // the run begins of which the end was not found, and why the scan ended: a fault

@@ -312,18 +312,15 @@ func (f meetingFile) TryShare() error {
 	return f.file.TryShare()
 }
 
-// refreshedFile does something once its length has been looked at, if anything is left to do.
+// refreshedFile does something after its length has been looked at.
 type refreshedFile struct {
 	file
-	after *func()
+	after func()
 }
 
 func (f refreshedFile) Refresh() error {
 	err := f.file.Refresh()
-	if after := *f.after; after != nil {
-		*f.after = nil
-		after()
-	}
+	f.after()
 	return err
 }
 
@@ -356,8 +353,9 @@ func TestFollowerMeetsWriter(t *testing.T) {
 				if err := os.WriteFile(path, left, 0o600); err != nil {
 					t.Fatal(err)
 				}
-				after := func() { meet(t, path) }
-				on := wrapDisk{osDisk{}, func(_ string, f file) file { return refreshedFile{f, &after} }}
+				came := false
+				come := sync.OnceFunc(func() { came = true; meet(t, path) })
+				on := wrapDisk{osDisk{}, func(_ string, f file) file { return refreshedFile{f, come} }}
 				s, err := openOn(on, path, &Options{ReadOnly: true, Salvage: salvage, Hooks: &Hooks{
 					Corrupted: func(err *CorruptError) { t.Error(err) },
 				}})
@@ -365,7 +363,7 @@ func TestFollowerMeetsWriter(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer s.Close()
-				if after != nil {
+				if !came {
 					t.Error("nobody came")
 				}
 				wantKeys(t, s, "k")

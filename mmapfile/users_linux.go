@@ -79,8 +79,9 @@ func (u *User) look(path, draft string) (found bool, err error) {
 	return found, err
 }
 
-// errDraft: a descriptor is of a draft, which may get the path at any moment, or has got it since.
-var errDraft = errors.New("a draft")
+// errMoving: a descriptor is of a file that may get the path at any moment, or has got it since
+// the two were compared.
+var errMoving = errors.New("a file that is about to get the path")
 
 // lookOnce is look. moved tells that the process closed a descriptor meanwhile, and may
 // have opened another; or that it has a draft open. That the path names the same file as
@@ -112,7 +113,7 @@ func (u *User) lookOnce(path, draft string) (found, moved bool, err error) {
 }
 
 // hasOpen tells whether a descriptor, by its name in /proc, is of the file at path, or
-// of one that was there.
+// of one that was there; errMoving if it may be soon.
 func hasOpen(descriptor, path, draft string) (has, replaced bool, err error) {
 	name, err := os.Readlink(descriptor)
 	if err != nil {
@@ -135,13 +136,13 @@ func hasOpen(descriptor, path, draft string) (has, replaced bool, err error) {
 		}
 	}
 	earlier, gone := strings.CutSuffix(name, " (deleted)")
-	switch ours := earlier == path || strings.HasPrefix(earlier, draft); {
-	case ours && gone:
-		return true, true, nil
-	case ours:
-		return false, false, errDraft
+	switch {
+	case earlier != path && !strings.HasPrefix(earlier, draft):
+		return false, false, nil
+	case !gone:
+		return false, false, errMoving
 	}
-	return false, false, nil
+	return true, true, nil
 }
 
 // addLocked adds the processes that hold a lock on the whole file, by the kernel's
