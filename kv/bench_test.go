@@ -252,6 +252,17 @@ func mapIn[K comparable, V any](tb testing.TB, s *Store) *Map[K, V] {
 	return m
 }
 
+// together returns a turn that each of so many goroutines, started for it, does all of.
+func together(goroutines int, turn func(n int)) func(int) {
+	return func(n int) {
+		var wg sync.WaitGroup
+		for range goroutines {
+			wg.Go(func() { turn(n) })
+		}
+		wg.Wait()
+	}
+}
+
 // BenchmarkGetGoroutines has one goroutine read, and two as much each, by turns: the
 // ratio is 1 if two do not hinder each other. Beside the forms of a read, "draw" makes the
 // keys alone, and "copy" copies a value from one place into new memory, as Get does: what the
@@ -282,12 +293,7 @@ func BenchmarkGetGoroutines(b *testing.B) {
 						}
 					})(turn)
 				}
-				byTurns(b, 50_000, contender{"one", nil, reads}, contender{"two", nil, func(turn int) {
-					var wg sync.WaitGroup
-					wg.Go(func() { reads(turn) })
-					wg.Go(func() { reads(turn) })
-					wg.Wait()
-				}})
+				byTurns(b, 50_000, contender{"one", nil, together(1, reads)}, contender{"two", nil, together(2, reads)})
 			})
 		}
 	}
