@@ -227,6 +227,7 @@ func (g *generation) enter(e *codec.Entry, h uint64, off, size int64) error {
 // book counts records that were entered: so many, of so many live bytes more, and so many
 // with a deadline, the last of them at off. The caller holds index.mu.
 func (g *generation) book(live, mortal, count, last int64) {
+	g.index.count()
 	if live != 0 {
 		g.live.Add(live)
 	}

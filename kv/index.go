@@ -95,6 +95,7 @@ type index struct {
 	epoch     uint64      // guarded by mu: of the next snapshot
 	snapshots []*snapshot // guarded by mu: those alive, oldest first
 	retired   []retired   // guarded by mu: segments that only snapshots hold
+	added     int64       // guarded by mu: what keys lacks until count: to add to it takes as long as to store a slot
 	writes    uint64      // guarded by mu: counted by mustHold
 }
 
@@ -339,7 +340,7 @@ func (ix *index) add(h uint64, key []byte, off int64) error {
 	for {
 		_, id, slots := ix.own(h)
 		if ix.insert(id, slots, h, h>>tagShift<<tagShift|uint64(off)>>3) {
-			ix.keys.Add(1)
+			ix.added++
 			return nil
 		}
 		switch grown, err := ix.relieve(h); {
@@ -367,8 +368,9 @@ func (ix *index) remove(h uint64, key []byte) (int64, error) {
 		over.mu.Lock()
 		defer over.mu.Unlock()
 		off, err := over.remove(over.hash.sum(key), key)
+		over.count()
 		if off != 0 {
-			ix.keys.Add(-1)
+			ix.added--
 		}
 		return off, err
 	}
@@ -380,7 +382,7 @@ func (ix *index) remove(h uint64, key []byte) (int64, error) {
 		}
 	}
 	ix.vacate(id, slots, pos, left)
-	ix.keys.Add(-1)
+	ix.added--
 	if int(ix.segs[id].marks) > len(slots)/4 {
 		return off, ix.rewrite(h, false)
 	}
@@ -404,6 +406,15 @@ func (ix *index) apply(kind codec.Kind, h uint64, key []byte, off int64) (replac
 	return replaced, err
 }
 
+// count has keys say what was put and removed. Who did that calls it, once for many, before
+// giving mu back.
+func (ix *index) count() {
+	if ix.added != 0 {
+		ix.keys.Add(ix.added)
+		ix.added = 0
+	}
+}
+
 // overflow puts a key that is in no slot yet into the overflow index.
 func (ix *index) overflow(key []byte, off int64) error {
 	over := ix.over.Load()
@@ -416,7 +427,8 @@ func (ix *index) overflow(key []byte, off int64) error {
 	if _, err := over.put(over.hash.sum(key), key, off); err != nil {
 		return err
 	}
-	ix.keys.Add(1)
+	over.count()
+	ix.added++
 	return nil
 }
 
@@ -453,7 +465,7 @@ func (ix *index) check() (violations []string) {
 		over.mu.Unlock()
 		total += over.keys.Load()
 	}
-	if total != ix.keys.Load() {
+	if ix.added != 0 || total != ix.keys.Load() {
 		violations = append(violations, "the index counts its keys wrongly")
 	}
 	return violations

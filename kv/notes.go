@@ -129,6 +129,7 @@ func (v *saved) enter(ix *index, notes []note) (replaced, off int64) {
 		}
 		return nil
 	})
+	ix.count()
 	runtime.KeepAlive(v.g)
 	if err == nil {
 		off = 0

@@ -374,7 +374,8 @@ func (ix *index) rebuild() (off int64) {
 		}
 	}
 	publish(ix.table.Load().dir)
-	ix.keys.Add(-cleared) // not before: the directory may grow with the keys
+	ix.added -= cleared // not before: the directory may grow with the keys
+	ix.count()
 	v.g.live.Add(-replaced)
 	ix.noted.Store(0)
 	ix.saved = nil

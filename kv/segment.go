@@ -290,6 +290,7 @@ func (ix *index) relieve(h uint64) (bool, error) {
 	}
 	if len(t.dir) == 1<<seg.depth {
 		// Chance needs an entry for every thousand keys or so.
+		ix.count()
 		if int64(len(t.dir)) > 64+ix.keys.Load()/64 {
 			return false, nil
 		}
@@ -419,7 +420,7 @@ func (ix *index) strand(slot uint64) error {
 	if !ix.tagIs(slot, off) {
 		return changedAt(off)
 	}
-	ix.keys.Add(-1) // overflow counts it again
+	ix.added-- // overflow counts it again
 	key, _ := ix.log.key(off)
 	return ix.overflow(key, off)
 }
