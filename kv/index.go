@@ -95,7 +95,7 @@ type index struct {
 	epoch     uint64      // guarded by mu: of the next snapshot
 	snapshots []*snapshot // guarded by mu: those alive, oldest first
 	retired   []retired   // guarded by mu: segments that only snapshots hold
-	added     int64       // guarded by mu: what keys lacks until count: to add to it takes as long as to store a slot
+	added     int64       // guarded by mu: what keys lacks until count: an atomic counter costs as much as a slot
 	writes    uint64      // guarded by mu: counted by mustHold
 }
 

@@ -202,6 +202,7 @@ func (s *Store) enterBatch(g *generation, batch []intakeRecord) (err error) {
 	defer guard.Exit(g.mapped, &err)
 	g.index.mu.Lock()
 	defer g.index.mu.Unlock()
+	defer g.index.count() // of a batch that fails in its middle, too
 	if err := g.enterAll(batch); err != nil {
 		return err
 	}

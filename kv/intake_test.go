@@ -141,12 +141,13 @@ func replayAlone(t *testing.T, s *Store, end int64, prepare func(g *generation))
 }
 
 // Goal: where the goroutine that enters records fails, replay ends with its error, and
-// nobody waits for it in vain. Method: the index gets no memory.
+// nobody waits for it in vain; the index counts the keys that it has all the same. Method:
+// it gets no memory.
 func TestIntakeFails(t *testing.T) {
 	s := openTest(t, &Options{Durability: SyncManual, CompactAt: -1})
 	fillStore(t, s, 300_000)
 	for _, chunks := range []int64{0, 1} { // more are needed
-		_, _, why, err := replayAlone(t, s, s.Stats().Tail, func(g *generation) {
+		g, _, why, err := replayAlone(t, s, s.Stats().Tail, func(g *generation) {
 			var left atomic.Int64
 			left.Store(chunks)
 			g.index.more = func(huge bool) (chunk, error) {
@@ -158,6 +159,9 @@ func TestIntakeFails(t *testing.T) {
 		})
 		if why != nil || !errors.Is(err, mmapfile.ErrNoAddressSpace) {
 			t.Errorf("memory for %d chunks: %v, %v", chunks, why, err)
+		}
+		if v := g.index.check(); len(v) > 0 {
+			t.Errorf("memory for %d chunks: %v", chunks, v)
 		}
 	}
 }
